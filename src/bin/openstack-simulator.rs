@@ -1,0 +1,3 @@
+//! The simulator's program: arguments and start-up only.
+
+fn main() {}

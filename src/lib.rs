@@ -1,0 +1,17 @@
+//! Keeps pools of fresh OpenStack servers ready for a CI system.
+//!
+//! The rooms, each with one job:
+//!
+//! - [`api`]: the custom resources, one file a kind. Never does I/O.
+//! - [`plan`]: decisions as pure, total functions. Never sees a client, HTTP or a clock.
+//! - [`cloud`]: the port to a cloud and its OpenStack implementation. Never sees Kubernetes.
+//! - [`controllers`]: observe, plan, act, report; one file a kind. Never holds policy.
+//! - [`ops`]: lease, metrics, probes, telemetry, shutdown. Never says a domain word.
+//! - [`simulator`]: a small OpenStack over HTTP, for the demo, tests and benchmarks. Never used by the operator.
+
+pub mod api;
+pub mod cloud;
+pub mod controllers;
+pub mod ops;
+pub mod plan;
+pub mod simulator;

@@ -1,0 +1,3 @@
+//! The operator's program: arguments and start-up only.
+
+fn main() {}
