@@ -1,1 +1,268 @@
-//! The cloud room.
+//! The port to a cloud: what the operator asks of it, in which words, and how it can fail.
+//!
+//! This room turns calls into answers or classed errors. It never sees Kubernetes, never decides what to do about an
+//! answer, and never lets a credential, a token, user data or a response body into an error (rule 16).
+
+pub mod error;
+pub mod openstack;
+pub mod probe;
+pub mod view;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use secrecy::SecretString;
+
+pub use error::{CloudError, ErrorClass};
+
+/// Everything made in a cloud carries the installation's owner under this metadata key (rule 10).
+pub const OWNER_KEY: &str = "nodepool_owner";
+/// The uid of the record a thing was made for, under this metadata key (rule 10).
+pub const RECORD_KEY: &str = "nodepool_record";
+/// `namespace/name` of the Provider a server was booted through: two Providers may share a project.
+pub const PROVIDER_KEY: &str = "nodepool_provider";
+
+/// Who made a thing and for which record: written on everything we make, compared before anything is deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Ownership {
+    /// The installation.
+    pub owner: String,
+    /// The uid of the record.
+    pub record: String,
+    /// `namespace/name` of the Provider.
+    pub provider: String,
+}
+
+/// A server's status, as far as decisions differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ServerStatus {
+    /// Still being built (`BUILD`).
+    Build,
+    /// Running.
+    Active,
+    /// Failed, or failed to be deleted; still holds its resources.
+    Error,
+    /// Proven gone: a record of a deleted server.
+    Deleted,
+    /// Deleted but reclaimable: still holds its slot.
+    SoftDeleted,
+    /// The cloud cannot say (a cell is down): never taken for gone.
+    Unknown,
+    /// Anything else (SHUTOFF, PAUSED, …): exists, does not serve.
+    Other,
+}
+
+/// One address of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The address itself.
+    pub ip: std::net::IpAddr,
+    /// Whether it is a floating IP.
+    pub floating: bool,
+    /// The name of the network.
+    pub network: String,
+}
+
+/// What servers cost: the units of limits and quotas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Servers.
+    pub instances: i64,
+    /// Virtual CPUs.
+    pub cores: i64,
+    /// Memory in MiB.
+    pub ram_mib: i64,
+}
+
+/// A server as a list or a GET shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// The cloud's id.
+    pub id: String,
+    /// The name; not unique in a cloud by itself.
+    pub name: String,
+    /// Its status.
+    pub status: ServerStatus,
+    /// Set when its metadata or tags name an owner.
+    pub ownership: Option<Ownership>,
+    /// Its addresses.
+    pub addresses: Vec<Address>,
+    /// Where it runs, when told.
+    pub availability_zone: Option<String>,
+    /// When the cloud says it was made.
+    pub created: Option<Timestamp>,
+    /// What it costs, when the list tells (microversion 2.47 and later embed the flavor).
+    pub resources: Option<Resources>,
+    /// Why it failed, scrubbed and cut to 256 characters.
+    pub fault: Option<Fault>,
+}
+
+/// Why a server failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What kind of failure it tells.
+    pub class: ErrorClass,
+    /// Nova's message, one line, at most 256 characters.
+    pub message: String,
+}
+
+/// Which servers to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerQuery {
+    /// All of the project, foreign ones included.
+    Full,
+    /// Those that changed since (deleted ones included). By the cloud's clock.
+    ChangedSince(Timestamp),
+}
+
+/// The answer to a list: complete, all pages read.
+#[derive(Clone, Debug)]
+pub struct ServerList {
+    /// The servers, each id once.
+    pub servers: Vec<Server>,
+    /// The cloud's own clock (`Date` header) when the first page was answered.
+    pub taken_at: Timestamp,
+}
+
+/// A flavor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flavor {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What a server of it costs.
+    pub resources: Resources,
+}
+
+/// An image of the cloud.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Whether it can be booted (`active`, not hidden).
+    pub active: bool,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Set when its properties or tags name an owner.
+    pub ownership: Option<Ownership>,
+}
+
+/// How to find an image that others manage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageSelector {
+    /// By exact name.
+    Name(String),
+    /// By id.
+    Id(String),
+}
+
+/// The project's limits and how much of each is used by anybody; `None` is unlimited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Servers.
+    pub instances: Usage,
+    /// Virtual CPUs.
+    pub cores: Usage,
+    /// Memory in MiB.
+    pub ram_mib: Usage,
+}
+
+/// One limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The most there may be; `None` is unlimited.
+    pub max: Option<i64>,
+    /// How much the whole project uses.
+    pub used: i64,
+}
+
+/// A request for one server. Not `Debug`: it carries user data.
+#[derive(Clone)]
+pub struct BootRequest {
+    /// The unique name by which the server is found again.
+    pub name: String,
+    /// Who makes it, and for which record.
+    pub ownership: Ownership,
+    /// The image's id.
+    pub image_id: String,
+    /// The flavor's id.
+    pub flavor_id: String,
+    /// Network names or ids; empty leaves the choice to the cloud.
+    pub networks: Vec<String>,
+    /// Security group names; empty is the project's default.
+    pub security_groups: Vec<String>,
+    /// The zone to boot in, if one was chosen.
+    pub availability_zone: Option<String>,
+    /// A key pair's name.
+    pub key_name: Option<String>,
+    /// Whether to attach a config drive; `None` leaves it to the cloud.
+    pub config_drive: Option<bool>,
+    /// User data, not yet encoded.
+    pub user_data: Option<SecretString>,
+    /// Further metadata, the pool's own.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A port or a floating IP that may be left behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkPart {
+    /// Its id.
+    pub id: String,
+    /// Set when its tags or description name an owner.
+    pub ownership: Option<Ownership>,
+    /// The server (ports) or the port (floating IPs) it is attached to.
+    pub attached_to: Option<String>,
+    /// The address of a floating IP.
+    pub address: Option<std::net::IpAddr>,
+    /// When it was made, if told.
+    pub created: Option<Timestamp>,
+}
+
+/// A cloud, as the operator sees it: one project in one region, through one Provider's credentials.
+///
+/// Every call has a deadline, is counted by one rate limiter below all retries, and may be repeated by the
+/// implementation only when repeating cannot change the cloud. [`Cloud::create_server`] is sent exactly once.
+#[async_trait]
+pub trait Cloud: Send + Sync + 'static {
+    /// Proves that the credentials work and the catalog has what is needed.
+    async fn check(&self) -> Result<(), CloudError>;
+    /// All pages of a server list, or an error: never a part of a list.
+    async fn list_servers(&self, query: ServerQuery) -> Result<ServerList, CloudError>;
+    /// One server by id. [`ErrorClass::NotFound`] is proof that it is gone.
+    async fn get_server(&self, id: &str) -> Result<Server, CloudError>;
+    /// Sends one POST, once, and returns the new server's id. After any error whose class is
+    /// [`ErrorClass::Unclear`] the server may exist all the same.
+    async fn create_server(&self, request: &BootRequest) -> Result<String, CloudError>;
+    /// Asks for deletion. [`ErrorClass::NotFound`] is proof that it is gone.
+    async fn delete_server(&self, id: &str) -> Result<(), CloudError>;
+    /// Asks for immediate deletion of a soft-deleted server.
+    async fn force_delete_server(&self, id: &str) -> Result<(), CloudError>;
+    /// The last lines of a server's console.
+    async fn console_tail(&self, id: &str, lines: u32) -> Result<String, CloudError>;
+    /// All flavors the project may use.
+    async fn flavors(&self) -> Result<Vec<Flavor>, CloudError>;
+    /// Images that match, in any state.
+    async fn images(&self, selector: &ImageSelector) -> Result<Vec<Image>, CloudError>;
+    /// The project's limits and usage.
+    async fn limits(&self) -> Result<Limits, CloudError>;
+    /// The floating IPs of the project.
+    async fn floating_ips(&self) -> Result<Vec<NetworkPart>, CloudError>;
+    /// Makes a floating IP on the named network for a server's first port and attaches it; finds the one made before
+    /// for the same record instead of making a second.
+    async fn attach_floating_ip(
+        &self,
+        network: &str,
+        server_id: &str,
+        ownership: &Ownership,
+    ) -> Result<std::net::IpAddr, CloudError>;
+    /// Deletes a floating IP; one that is gone is no error.
+    async fn delete_floating_ip(&self, id: &str) -> Result<(), CloudError>;
+    /// The ports of the project that carry the owner's tag.
+    async fn ports(&self, owner: &str) -> Result<Vec<NetworkPart>, CloudError>;
+    /// Deletes a port; one that is gone is no error.
+    async fn delete_port(&self, id: &str) -> Result<(), CloudError>;
+}

@@ -1,0 +1,1 @@
+//! The shared view of one cloud's servers: one list serves all nodes (rule 12).
