@@ -1,1 +1,6 @@
-//! The plan room.
+//! Decisions, one file a question, each a pure and total function over one owned value.
+//!
+//! Nothing here does I/O, reads a clock, draws a random number or panics; what a function does not know can only make
+//! it more cautious: it neither launches nor deletes on ignorance. Time is a parameter.
+
+pub mod allocation;
