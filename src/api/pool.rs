@@ -48,8 +48,7 @@ use super::{Duration, FlavorSelector, rules};
 )]
 #[x_kube(
     validation = Rule::new("!has(self.maxNodes) || self.minReady <= self.maxNodes")
-        .message(Message::Expression("'minReady (' + string(self.minReady) + ') is above maxNodes (' + string(self.maxNodes) + \
-            '); lower minReady or raise maxNodes'".into()))
+        .message("minReady is above maxNodes; lower minReady or raise maxNodes")
         .field_path(".minReady"),
 )]
 pub struct PoolSpec {

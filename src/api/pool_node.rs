@@ -29,10 +29,11 @@ const INSTEAD: &str = "delete the node, its Pool makes a new one";
     doc = "One server and the slot it holds. Made by the operator; nobody creates one by hand.",
     selectable = ".spec.provider",
     selectable = ".spec.pool",
-    validation = Rule::new("self.metadata.name == self.spec.provider + '-' + string(self.spec.slot)")
+    validation = Rule::new("self.metadata.name.startsWith(self.spec.provider + '-') && \
+        self.metadata.name.substring(self.spec.provider.size() + 1).matches('^(0|[1-9][0-9]{0,3})$') && \
+        int(self.metadata.name.substring(self.spec.provider.size() + 1)) == self.spec.slot")
         .message("name a PoolNode <provider>-<slot>: its name is the slot it holds; better, create a NodeRequest or raise a \
-                  Pool's minReady and let the operator make it")
-        .field_path(".metadata.name"),
+                  Pool's minReady and let the operator make it"),
     printcolumn(name = "Provider", type_ = "string", json_path = ".spec.provider"),
     printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),

@@ -54,9 +54,10 @@ pub fn object_name(kind: &str) -> Rule {
 pub fn own_name(kind: &str, max: usize) -> Rule {
     rule(
         format!("self.metadata.name.size() <= {max} && self.metadata.name.matches('{DNS_LABEL}')"),
-        format!("name a {kind} with at most {max} lower-case letters, digits and '-', without dots: servers are named after it"),
+        format!(
+            "name a {kind} with at most {max} lower-case letters, digits and '-', without dots: servers are named after it"
+        ),
     )
-    .field_path(".metadata.name")
 }
 
 /// A duration between two others, both included.
@@ -167,23 +168,20 @@ pub fn same_presence(field: &str, instead: &str) -> Rule {
 }
 
 /// A state only moves where `may` allows it: the one source of the order is the Rust function.
+#[must_use]
 pub fn forward_only<S: Copy>(all: &[S], name: fn(S) -> &'static str, may: fn(S, S) -> bool) -> Rule {
-    let ways: Vec<_> = all
-        .iter()
-        .map(|from| {
-            let to: Vec<_> = all.iter().filter(|to| may(*from, **to)).map(|to| format!("'{}'", name(*to))).collect();
-            format!("'{}': [{}]", name(*from), to.join(", "))
-        })
-        .collect();
-    let ways = format!("{{{}}}", ways.join(", "));
-    Rule {
-        rule: format!("self == oldSelf || self in {ways}[oldSelf]"),
-        message: Some(Message::Expression(format!(
-            "'state only moves forward: after ' + oldSelf + ' comes ' + (size({ways}[oldSelf]) == 0 ? 'nothing' : \
-             'one of ' + {ways}[oldSelf].join(', ')) + ', not ' + self"
-        ))),
-        ..Rule::default()
+    let (mut ways, mut words) = (Vec::new(), Vec::new());
+    for from in all {
+        let next: Vec<_> = all.iter().filter(|to| may(*from, **to)).map(|to| name(*to)).collect();
+        let quoted: Vec<_> = next.iter().map(|to| format!("'{to}'")).collect();
+        ways.push(format!("'{}': [{}]", name(*from), quoted.join(", ")));
+        let next = if next.is_empty() { "nothing".into() } else { next.join(" or ") };
+        words.push(format!("after {} comes {next}", name(*from)));
     }
+    rule(
+        format!("self == oldSelf || self in {{{}}}[oldSelf]", ways.join(", ")),
+        format!("state only moves forward: {}", words.join("; ")),
+    )
 }
 
 fn example(kind: &str) -> String {
