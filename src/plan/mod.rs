@@ -4,3 +4,5 @@
 //! it more cautious: it neither launches nor deletes on ignorance. Time is a parameter.
 
 pub mod allocation;
+pub mod node;
+pub mod pressure;

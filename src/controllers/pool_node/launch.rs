@@ -1,0 +1,190 @@
+//! The one boot request of a record (rule 2).
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Client, ResourceExt};
+use secrecy::SecretString;
+
+use super::super::records::{self, LaunchPermit};
+use super::super::{Engine, Mark};
+use super::{Boot, Key};
+use crate::api::pool::UserDataSecretRef;
+use crate::api::{ImageState, PoolNode, ProviderImage};
+use crate::cloud::{BootRequest, Cloud, CloudError, ErrorClass};
+use crate::ops::lease::LeaderGuard;
+
+/// How a boot request ended.
+enum Outcome {
+    /// The cloud named the server.
+    Accepted(String),
+    /// The cloud answered something else, or nothing.
+    Failed(CloudError),
+    /// It was never sent.
+    NotSent(String),
+}
+
+/// Our create of this record was answered with 201: this process, and only it, may boot it.
+pub fn adopt_permit(engine: &mut Engine, node: &PoolNode, permit: LaunchPermit) {
+    let uid = permit.uid().to_owned();
+    let runtime = super::NodeRuntime::found(Key::of(node), Boot::Never);
+    engine.runtime.entry(uid.clone()).or_insert(runtime).permit = Some(permit);
+    engine.mark(Mark::Node(uid));
+}
+
+/// Sends the boot request. Consumes the permit: whatever happens now, there is no second one.
+pub fn boot(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
+    let Some(permit) = engine.runtime.get_mut(uid).and_then(|runtime| runtime.permit.take()) else { return };
+    let Some((cloud, request)) = request(engine, node, uid) else {
+        // The provider is not connected (any more): the record is of no use.
+        set(engine, uid, |runtime| runtime.boot = Boot::Never);
+        engine.mark(Mark::Node(uid.to_owned()));
+        return;
+    };
+    set(engine, uid, |runtime| runtime.boot = Boot::InFlight);
+    let client = engine.setup.client.clone();
+    let guard = engine.setup.guard.clone();
+    let user_data = engine.pools.get(&Key::of(&**node).sibling(&node.spec.pool)).and_then(|pool| pool.spec.user_data_secret_ref.clone());
+    let node = Arc::clone(node);
+    engine.spawn(async move {
+        let outcome = send(&client, &guard, cloud, &node, request, user_data, permit).await;
+        move |engine: &mut Engine| booted(engine, &node, outcome)
+    });
+}
+
+async fn send(
+    client: &Client,
+    guard: &LeaderGuard,
+    cloud: Arc<dyn Cloud>,
+    node: &PoolNode,
+    mut request: BootRequest,
+    user_data: Option<UserDataSecretRef>,
+    permit: LaunchPermit,
+) -> Outcome {
+    let namespace = node.namespace().unwrap_or_default();
+    // Rule 8: no boot that starts after a rejection was written uses the version, so the API server is asked now.
+    match usable(client, &namespace, node).await {
+        Ok(true) => {}
+        Ok(false) => return Outcome::NotSent("its image version was rejected".to_owned()),
+        Err(why) => return Outcome::NotSent(why),
+    }
+    if let Some(wanted) = user_data {
+        match read_user_data(client, &namespace, &wanted).await {
+            Ok(data) => request.user_data = Some(data),
+            Err(why) => return Outcome::NotSent(why),
+        }
+    }
+    if !guard.is_current() {
+        return Outcome::NotSent("this replica does not lead any more".to_owned());
+    }
+    let answer = cloud.create_server(&request).await;
+    drop(permit);
+    match answer {
+        Ok(id) => Outcome::Accepted(id),
+        Err(error) => Outcome::Failed(error),
+    }
+}
+
+async fn usable(client: &Client, namespace: &str, node: &PoolNode) -> Result<bool, String> {
+    let Some(name) = &node.spec.provider_image else { return Ok(true) };
+    let version = records::read::<ProviderImage>(client, namespace, name).await.map_err(|error| error.to_string())?;
+    Ok(version.is_some_and(|version| {
+        !version.spec.rejected && version.metadata.deletion_timestamp.is_none() && version.state() != ImageState::Rejected
+    }))
+}
+
+async fn read_user_data(client: &Client, namespace: &str, wanted: &UserDataSecretRef) -> Result<SecretString, String> {
+    let secret = records::read::<Secret>(client, namespace, &wanted.name)
+        .await
+        .map_err(|error| error.to_string())?
+        .ok_or_else(|| format!("create the Secret {} that userDataSecretRef names", wanted.name))?;
+    let data = secret
+        .data
+        .and_then(|mut data| data.remove(&wanted.key))
+        .ok_or_else(|| format!("the Secret {} has no key {}; add it or correct userDataSecretRef", wanted.name, wanted.key))?;
+    String::from_utf8(data.0)
+        .map(SecretString::from)
+        .map_err(|_| format!("the key {} of the Secret {} is not text", wanted.key, wanted.name))
+}
+
+fn request(engine: &Engine, node: &PoolNode, uid: &str) -> Option<(Arc<dyn Cloud>, BootRequest)> {
+    let key = Key::of(node);
+    let provider = engine.providers.get(&key.sibling(&node.spec.provider))?;
+    let pool = engine.pools.get(&key.sibling(&node.spec.pool))?;
+    let connection = engine.connection_of(node)?;
+    let zones = &provider.spec.availability_zones;
+    let zone = usize::try_from(node.spec.slot).ok().and_then(|slot| zones.get(slot % zones.len().max(1)));
+    let request = BootRequest {
+        name: server_name(node),
+        ownership: connection.ownership(uid),
+        image_id: node.spec.image_id.clone(),
+        flavor_id: node.spec.flavor_id.clone(),
+        networks: provider.spec.networks.clone(),
+        security_groups: provider.spec.security_groups.clone(),
+        availability_zone: zone.cloned(),
+        key_name: provider.spec.key_pair.clone(),
+        config_drive: provider.spec.config_drive,
+        user_data: None,
+        metadata: pool.spec.metadata.clone(),
+    };
+    Some((connection.cloud(), request))
+}
+
+/// The name by which a lost boot request's server is found again: the record's name for people, its uid for uniqueness.
+#[must_use]
+pub fn server_name(node: &PoolNode) -> String {
+    let uid = node.uid().unwrap_or_default();
+    format!("{}-{}", node.name_any(), uid.get(..8).unwrap_or(&uid))
+}
+
+fn booted(engine: &mut Engine, node: &Arc<PoolNode>, outcome: Outcome) {
+    let Some(uid) = node.uid() else { return };
+    let now = engine.now;
+    match outcome {
+        Outcome::Accepted(id) => {
+            set(engine, &uid, |runtime| {
+                runtime.server_id = Some(id);
+                runtime.boot = Boot::Accepted;
+            });
+            with_connection(engine, node, |connection| connection.accepted());
+        }
+        Outcome::NotSent(why) => {
+            tracing::warn!(node = %Key::of(&**node), why, "boot request not sent");
+            engine.memory.pools.note_failure(&Key::of(&**node).sibling(&node.spec.pool), node, "InvalidConfiguration", &why, None, now);
+            set(engine, &uid, |runtime| runtime.boot = Boot::Never);
+        }
+        Outcome::Failed(error) => refused(engine, node, &uid, error, now),
+    }
+    engine.mark(Mark::Node(uid));
+    engine.mark(Mark::Allocation);
+}
+
+/// Rule 3: a refusal that tells of the cloud is back-pressure on the provider; one that tells of the request is a
+/// failed launch; anything unclear is searched for.
+fn refused(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, error: CloudError, now: Timestamp) {
+    tracing::warn!(node = %Key::of(&**node), class = error.class.label(), %error, "boot request failed");
+    let boot = match error.class {
+        ErrorClass::Unclear => Boot::Unclear,
+        _ => Boot::Refused { at: now },
+    };
+    with_connection(engine, node, |connection| connection.boot_failed(&node.spec.flavor_id, &error, now));
+    set(engine, uid, |runtime| {
+        runtime.boot = boot;
+        runtime.refusal = Some(error);
+    });
+}
+
+fn with_connection(engine: &mut Engine, node: &PoolNode, tell: impl FnOnce(&mut super::provider::Connection)) {
+    let key = Key::of(node).sibling(&node.spec.provider);
+    if let Some(connection) = engine.connections.get_mut(&key) {
+        tell(connection);
+    }
+    engine.mark(Mark::Provider(key));
+}
+
+fn set(engine: &mut Engine, uid: &str, change: impl FnOnce(&mut super::NodeRuntime)) {
+    if let Some(runtime) = engine.runtime.get_mut(uid) {
+        change(runtime);
+    }
+}
