@@ -1,0 +1,109 @@
+//! The harness itself: what the other integration tests rest on must work, and fail in the way they count on.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{PostParams, WatchEvent, WatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use serde_json::json;
+use support::{Kubectl, Moment, Namespace, Proxy, Verdict, eventually, within};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn config_map(name: &str) -> ConfigMap {
+    serde_json::from_value(json!({"metadata": {"name": name}})).unwrap()
+}
+
+async fn through(proxy: &Proxy) -> Client {
+    let kubeconfig = Kubeconfig::read_from(proxy.kubeconfig()).unwrap();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    Client::try_from(config).unwrap()
+}
+
+#[tokio::test]
+async fn kubectl_works_in_a_namespace_of_its_own() {
+    let namespace = Namespace::new().await;
+    let kubectl: Kubectl = namespace.kubectl();
+    kubectl.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {key: value}}").await;
+    assert_eq!(kubectl.json(&["get", "configmap", "a"]).await.unwrap()["data"]["key"], "value");
+    let refused = kubectl.try_apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: A}}").await;
+    assert!(!refused.success && refused.stderr.contains("lowercase"), "{refused:?}");
+    namespace.secret("login", &[("password", "x")]).await;
+    assert_eq!(namespace.list::<Secret>().await.len(), 1);
+    kubectl.delete("configmap/a").await;
+    namespace.wait_for::<ConfigMap>("a", SOON, |found| found.is_none()).await;
+}
+
+#[tokio::test]
+async fn a_deleted_owner_takes_its_dependents_along() {
+    let namespace = Namespace::new().await;
+    let api: Api<ConfigMap> = namespace.api();
+    let owner = api.create(&PostParams::default(), &config_map("owner")).await.unwrap();
+    let reference = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.metadata.uid});
+    let mut dependent = config_map("dependent");
+    dependent.metadata.owner_references = Some(vec![serde_json::from_value(reference).unwrap()]);
+    api.create(&PostParams::default(), &dependent).await.unwrap();
+    namespace.kubectl().delete("configmap/owner").await;
+    namespace.wait_for::<ConfigMap>("dependent", SOON, |found| found.is_none()).await;
+}
+
+#[tokio::test]
+async fn the_proxy_names_calls_and_streams_watches() {
+    let namespace = Namespace::new().await;
+    let proxy = Proxy::before_api_server(namespace.plane()).await;
+    let api: Api<ConfigMap> = Api::namespaced(through(&proxy).await, namespace.name());
+    let first = api.create(&PostParams::default(), &config_map("first")).await.unwrap();
+    let version = first.metadata.resource_version.unwrap();
+    let mut watch = Box::pin(api.watch(&WatchParams::default(), &version).await.unwrap());
+    for name in ["second", "third"] {
+        namespace.api().create(&PostParams::default(), &config_map(name)).await.unwrap();
+        match within(SOON, "the event of an open watch", watch.next()).await {
+            Some(Ok(WatchEvent::Added(seen))) => assert_eq!(seen.metadata.name.as_deref(), Some(name)),
+            other => panic!("{other:?}"),
+        }
+    }
+    let names: Vec<_> = proxy.calls().into_iter().map(|call| (call.number, call.signature, call.ordinal)).collect();
+    assert_eq!(names, [(1, "CREATE configmaps".to_owned(), 1), (2, "WATCH configmaps".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn a_cut_before_a_call_prevents_it_and_a_cut_after_loses_only_its_answer() {
+    let namespace = Namespace::new().await;
+    let proxy = Proxy::before_api_server(namespace.plane()).await;
+    let api: Api<ConfigMap> = Api::namespaced(through(&proxy).await, namespace.name());
+    for (name, after, exists) in [("before", false, false), ("after", true, true)] {
+        let asked = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&asked);
+        proxy.set_hook(Arc::new(move |call, moment| {
+            let there = call.signature == "CREATE configmaps" && after == matches!(moment, Moment::After(201));
+            count.fetch_add(u32::from(there), Ordering::SeqCst);
+            Box::pin(async move { if there { Verdict::Cut } else { Verdict::Pass } })
+        }));
+        let answer = within(SOON, "a cut", api.create(&PostParams::default(), &config_map(name))).await;
+        assert!(matches!(answer, Err(kube::Error::HyperError(_) | kube::Error::Service(_))), "{answer:?}");
+        proxy.clear_hook();
+        assert_eq!(api.get_opt(name).await.unwrap().is_some(), exists, "{name}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "nobody repeated the call");
+    }
+    let answered = proxy.count("CREATE configmaps");
+    proxy.set_hook(Arc::new(|_, _| {
+        let status =
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 409, "reason": "Conflict"});
+        Box::pin(async move { Verdict::Answer(409, status) })
+    }));
+    let conflict = api.create(&PostParams::default(), &config_map("conflict")).await;
+    assert!(matches!(conflict, Err(kube::Error::Api(status)) if status.is_conflict()));
+    assert_eq!(proxy.count("CREATE configmaps"), answered + 1);
+}
+
+#[tokio::test]
+#[should_panic(expected = "tests/harness.rs")]
+async fn a_missed_deadline_names_the_waiting_line() {
+    eventually(Duration::from_millis(80), || async { Err::<(), _>("never".to_owned()) }).await;
+}

@@ -1,0 +1,172 @@
+//! The real operator binary, run as it is in a cluster, watching one test's namespace.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use super::control_plane::install_crypto_provider;
+use super::{Killer, Namespace, Program, eventually};
+
+/// Enough to see why a test failed: our own steps, and warnings of the libraries.
+const LOG_FILTER: &str = "warn,nodepool_operator=debug";
+
+/// A running operator; killed when dropped.
+pub struct Operator {
+    program: Program,
+    address: String,
+    client: reqwest::Client,
+}
+
+/// How to start an operator.
+pub struct OperatorOptions {
+    namespace: String,
+    kubeconfig: PathBuf,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    killer: Killer,
+    leader_election: bool,
+    log_filter: String,
+}
+
+impl OperatorOptions {
+    /// Reaches Kubernetes by this kubeconfig; a [`Proxy`](super::Proxy) writes one.
+    pub fn kubeconfig(mut self, path: impl AsRef<Path>) -> Self {
+        self.kubeconfig = path.as_ref().to_owned();
+        self
+    }
+
+    /// One more argument after `run`.
+    pub fn arg(mut self, arg: impl Into<String>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// One more environment variable.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// What it logs.
+    pub fn log_filter(mut self, filter: impl Into<String>) -> Self {
+        self.log_filter = filter.into();
+        self
+    }
+
+    /// A killer that others hold already.
+    pub fn killer(mut self, killer: Killer) -> Self {
+        self.killer = killer;
+        self
+    }
+
+    /// Takes the Lease first, as in production. Off in most tests: after `kill -9` the next one waits for its expiry,
+    /// and safety must not rest on it.
+    pub fn leader_election(mut self) -> Self {
+        self.leader_election = true;
+        self
+    }
+
+    /// Starts it; [`Operator::ready`] waits until it works.
+    pub fn start(self) -> Operator {
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nodepool-operator"));
+        command.env_clear().env("KUBECONFIG", &self.kubeconfig).env("RUST_BACKTRACE", "1").arg("run");
+        command.args(["--namespace", &self.namespace, "--watch-namespace", &self.namespace]);
+        command.args(["--metrics-address", &address, "--log-filter", &self.log_filter]);
+        command.arg(format!("--leader-elect={}", self.leader_election));
+        command.args(&self.args).envs(self.env);
+        let program = Program::start("nodepool-operator", command, self.killer);
+        install_crypto_provider();
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
+        Operator { program, address, client }
+    }
+}
+
+impl Operator {
+    /// An operator for one namespace; change what differs, then [`start`](OperatorOptions::start) it.
+    pub fn for_namespace(namespace: &Namespace) -> OperatorOptions {
+        OperatorOptions {
+            namespace: namespace.name().to_owned(),
+            kubeconfig: namespace.plane().kubeconfig().to_owned(),
+            args: Vec::new(),
+            env: Vec::new(),
+            killer: Killer::default(),
+            leader_election: false,
+            log_filter: LOG_FILTER.to_owned(),
+        }
+    }
+
+    /// An operator for one namespace as tests usually want it, ready.
+    pub async fn start(namespace: &Namespace) -> Self {
+        let operator = Self::for_namespace(namespace).start();
+        operator.ready(Duration::from_secs(10)).await;
+        operator
+    }
+
+    /// Waits until `/readyz` says so.
+    pub async fn ready(&self, deadline: Duration) {
+        eventually(deadline, || async {
+            if let Some(status) = self.program.exit_status() {
+                return Err(format!("the operator ended: {status}"));
+            }
+            match self.get("/readyz").await {
+                Ok((200, _)) => Ok(()),
+                other => Err(format!("/readyz: {other:?}")),
+            }
+        })
+        .await;
+    }
+
+    /// GETs one of its own pages: status and body, or why there was no answer.
+    pub async fn get(&self, path: &str) -> Result<(u16, String), String> {
+        let url = format!("http://{}{path}", self.address);
+        let response = self.client.get(url).send().await.map_err(|error| error.to_string())?;
+        let status = response.status().as_u16();
+        Ok((status, response.text().await.map_err(|error| error.to_string())?))
+    }
+
+    /// Its metrics page.
+    pub async fn metrics(&self) -> String {
+        self.get("/metrics").await.unwrap().1
+    }
+
+    /// The sum of all samples of one metric whose line contains each of `labels`, such as `pool="small"`.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let page = self.metrics().await;
+        let samples = page.lines().filter(|line| {
+            let named = line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '));
+            named && labels.iter().all(|label| line.contains(label))
+        });
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Its program: log, signals, process id.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// A handle that kills it, for use in a hook.
+    pub fn killer(&self) -> Killer {
+        self.program.killer()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.program.log()
+    }
+
+    /// Kills it outright and waits until it is gone.
+    pub fn kill9(&self) {
+        self.program.kill9();
+    }
+
+    /// Asks it to end, as the kubelet does.
+    pub fn sigterm(&self) {
+        self.program.sigterm();
+    }
+
+    /// Waits until it has ended.
+    pub async fn wait_exit(&self, deadline: Duration) -> ExitStatus {
+        self.program.wait_exit(deadline).await
+    }
+}
