@@ -1,0 +1,73 @@
+# One word a task. `make` alone lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nodepool-operator
+DENY_VERSION := 0.20.2
+DENY := $(CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+# Integration tests wait most of their time: more of them at once than there are cores.
+TEST_THREADS ?= 4
+# Only tests whose name contains this: `make integration TESTS=fill`.
+TESTS ?=
+# Each check of `make test` says how long it took.
+step = @echo; echo "== $(1)"
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ See it
+.PHONY: demo demo-down
+demo: ## Two simulated clouds, a real Kubernetes API, the operator: pools fill, a request is served; stays running
+	@demo/up
+demo-down: ## End the demo
+	@demo/down
+
+##@ Check it
+.PHONY: test format lint licences crds-unchanged unit integration chaos bench advisories
+test: format lint licences crds-unchanged unit integration ## Everything below up to `integration`: what CI runs
+
+format: ## Formatting is rustfmt's
+	$(call step,format)
+	cargo fmt --check
+
+lint: ## Clippy, warnings are errors
+	$(call step,lint)
+	cargo clippy --locked --all-targets -- -D warnings
+
+licences: $(DENY) ## Licences, sources and banned crates (deny.toml)
+	$(call step,licences)
+	$(DENY) --locked check bans licenses sources
+
+crds-unchanged: ## crds/ is what the types say
+	$(call step,crds-unchanged)
+	@rm -rf target/crds && mkdir -p target/crds
+	cargo run --locked --quiet --bin nodepool-operator -- crds --output target/crds
+	@diff -ru crds target/crds || { echo "crds/ is not what the types say: run 'make crds' and commit it."; exit 1; }
+
+unit: ## Unit and property tests
+	$(call step,unit)
+	cargo test --locked --lib --bins
+	cargo test --locked --doc
+
+integration: ## The real operator against a real kube-apiserver and simulated clouds
+	$(call step,integration)
+	cargo test --locked --no-run --test '*'
+	tests/kubernetes/with cargo test --locked --no-fail-fast --test '*' -- --test-threads=$(TEST_THREADS) $(TESTS)
+
+advisories: $(DENY) ## Known vulnerabilities of dependencies (needs the network)
+	$(DENY) --locked check advisories
+
+##@ Change it
+.PHONY: crds kubernetes
+crds: ## Write crds/ from the types
+	cargo run --locked --quiet --bin nodepool-operator -- crds --output crds
+
+kubernetes: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl into the cache; print where
+	@tests/kubernetes/build
+
+# Not optimised: it checks a few hundred crates in a second either way, and builds in a third of the time.
+$(DENY):
+	cargo install --locked --debug --root $(CACHE)/cargo-deny-$(DENY_VERSION) --version $(DENY_VERSION) cargo-deny
