@@ -1,18 +1,21 @@
 //! The harness itself: what the other integration tests rest on must work, and fail in the way they count on.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
+
 mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use axum::http::Method;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{PostParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::json;
-use support::{Kubectl, Moment, Namespace, Proxy, Verdict, eventually, within};
+use support::{Kubectl, Moment, Namespace, Proxy, Verdict, eventually, signature, within};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -106,4 +109,35 @@ async fn a_cut_before_a_call_prevents_it_and_a_cut_after_loses_only_its_answer()
 #[should_panic(expected = "tests/harness.rs")]
 async fn a_missed_deadline_names_the_waiting_line() {
     eventually(Duration::from_millis(80), || async { Err::<(), _>("never".to_owned()) }).await;
+}
+
+#[test]
+fn kubernetes_requests_are_named_by_verb_and_resource() {
+    let base = "/apis/nodepool.dev/v1alpha1";
+    for (method, path, name) in [
+        (Method::POST, format!("{base}/namespaces/t/poolnodes"), "CREATE poolnodes"),
+        (Method::PUT, format!("{base}/namespaces/t/poolnodes/a-0/status"), "UPDATE poolnodes/status"),
+        (Method::GET, format!("{base}/pools?limit=500"), "LIST pools"),
+        (Method::GET, format!("{base}/pools?watch=true&timeoutSeconds=290"), "WATCH pools"),
+        (Method::GET, "/api/v1/namespaces/t/secrets/cloud".to_owned(), "GET secrets"),
+        (Method::GET, "/api/v1/namespaces/t".to_owned(), "GET namespaces"),
+        (Method::DELETE, format!("{base}/namespaces/t/poolnodes/a-0"), "DELETE poolnodes"),
+        (Method::GET, "/version".to_owned(), "GET /version"),
+    ] {
+        assert_eq!(signature::kubernetes(&method, &path.parse().unwrap()), name, "{path}");
+    }
+}
+
+#[test]
+fn cloud_requests_are_named_without_ids() {
+    for (path, name) in [
+        ("/compute/v2.1/servers", "DELETE /compute/v2.1/servers"),
+        (
+            "/compute/v2.1/servers/3b7c1f80-95a1-4ae0-9aa5-8a6d8e6f5f10/action",
+            "DELETE /compute/v2.1/servers/{id}/action",
+        ),
+        ("/volume/v3/3b7c1f8095a14ae09aa58a6d8e6f5f10/limits", "DELETE /volume/v3/{id}/limits"),
+    ] {
+        assert_eq!(signature::cloud(&Method::DELETE, &path.parse().unwrap()), name);
+    }
 }

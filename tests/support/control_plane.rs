@@ -85,6 +85,7 @@ pub fn install_crypto_provider() {
 }
 
 /// Starts a control plane that lives as long as the pipe to it.
+#[allow(clippy::zombie_processes, reason = "it ends after this process, which could not wait for it")]
 fn hold() -> (PathBuf, Option<ChildStdin>) {
     let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("control-plane-{}", std::process::id()));
     let mut command = Command::new(script("hold"));

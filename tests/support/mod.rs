@@ -30,7 +30,7 @@ mod namespace;
 mod operator;
 mod program;
 mod proxy;
-mod signature;
+pub mod signature;
 mod simulator;
 mod wait;
 

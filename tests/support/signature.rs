@@ -50,39 +50,3 @@ fn is_id(segment: &str) -> bool {
     let number = !segment.is_empty() && segment.chars().all(|c| c.is_ascii_digit());
     number || (hex == 32 && (hyphens == 0 || hyphens == 4) && hex + hyphens == segment.len())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kubernetes_requests_are_named_by_verb_and_resource() {
-        let base = "/apis/nodepool.dev/v1alpha1";
-        for (method, path, name) in [
-            (Method::POST, format!("{base}/namespaces/t/poolnodes"), "CREATE poolnodes"),
-            (Method::PUT, format!("{base}/namespaces/t/poolnodes/a-0/status"), "UPDATE poolnodes/status"),
-            (Method::GET, format!("{base}/pools?limit=500"), "LIST pools"),
-            (Method::GET, format!("{base}/pools?watch=true&timeoutSeconds=290"), "WATCH pools"),
-            (Method::GET, "/api/v1/namespaces/t/secrets/cloud".to_owned(), "GET secrets"),
-            (Method::GET, "/api/v1/namespaces/t".to_owned(), "GET namespaces"),
-            (Method::DELETE, format!("{base}/namespaces/t/poolnodes/a-0"), "DELETE poolnodes"),
-            (Method::GET, "/version".to_owned(), "GET /version"),
-        ] {
-            assert_eq!(kubernetes(&method, &path.parse().unwrap()), name, "{path}");
-        }
-    }
-
-    #[test]
-    fn cloud_requests_are_named_without_ids() {
-        for (path, name) in [
-            ("/compute/v2.1/servers", "DELETE /compute/v2.1/servers"),
-            (
-                "/compute/v2.1/servers/3b7c1f80-95a1-4ae0-9aa5-8a6d8e6f5f10/action",
-                "DELETE /compute/v2.1/servers/{id}/action",
-            ),
-            ("/volume/v3/3b7c1f8095a14ae09aa58a6d8e6f5f10/limits", "DELETE /volume/v3/{id}/limits"),
-        ] {
-            assert_eq!(cloud(&Method::DELETE, &path.parse().unwrap()), name);
-        }
-    }
-}
