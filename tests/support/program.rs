@@ -156,6 +156,9 @@ impl Drop for Program {
                 self.log.display()
             );
             eprintln!("{}", shown.join("\n"));
+        } else {
+            // Kept for failed tests only.
+            let _ = std::fs::remove_file(&self.log);
         }
     }
 }

@@ -160,7 +160,7 @@ impl Proxy {
 
     /// Writes a kubeconfig that goes through this proxy.
     pub fn kubeconfig(&self) -> PathBuf {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("proxy-{}.kubeconfig", self.address.port()));
+        let path = self.kubeconfig_path();
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
             "clusters": [{"name": "proxy", "cluster": {"server": self.url()}}],
@@ -170,11 +170,17 @@ impl Proxy {
         std::fs::write(&path, config.to_string()).unwrap();
         path
     }
+
+    fn kubeconfig_path(&self) -> PathBuf {
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("proxy-{}.kubeconfig", self.address.port()))
+    }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.server.abort();
+        // There is none when nobody asked for it.
+        let _ = std::fs::remove_file(self.kubeconfig_path());
     }
 }
 
