@@ -1,3 +1,310 @@
 //! The operator's program: arguments and start-up only.
+//!
+//! It decides who may act (by the lease) and when the process ends; all else is decided in the rooms of the library.
+//!
+//! Exit codes: 0 after a requested end, 1 when it cannot start or go on, 2 for wrong arguments, 3 when leadership was
+//! lost (a supervisor should simply start it again).
 
-fn main() {}
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use nodepool_operator::api;
+use nodepool_operator::controllers::{self, Setup};
+use nodepool_operator::ops::events::Events;
+use nodepool_operator::ops::heartbeats::{Heartbeats, Readiness};
+use nodepool_operator::ops::http::{Server, Shown};
+use nodepool_operator::ops::kubernetes;
+use nodepool_operator::ops::lease::{Election, LeaderGuard, Lost};
+use nodepool_operator::ops::metrics::Metrics;
+use nodepool_operator::ops::shutdown;
+use nodepool_operator::ops::telemetry::{self, LogFormat};
+use thiserror::Error;
+use tokio::task::JoinError;
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+const NAME: &str = "nodepool-operator";
+const USER_AGENT: &str = concat!("nodepool-operator/", env!("CARGO_PKG_VERSION"));
+/// How long controllers may finish what they do after a request to end. With the release of the lease and a standby's
+/// next look it stays below the two seconds a hand-over may take.
+const DRAIN: Duration = Duration::from_millis(700);
+/// The exit code that means: another replica leads.
+const LEADERSHIP_LOST: u8 = 3;
+
+/// Keeps pools of fresh OpenStack servers ready for a CI system.
+#[derive(Parser)]
+#[command(name = NAME, version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the operator against the cluster of KUBECONFIG or of the pod it runs in.
+    Run(RunOptions),
+    /// Writes the definitions of all kinds, one file each.
+    Crds {
+        /// The directory to write to; made when missing.
+        #[arg(long, value_name = "DIR")]
+        output: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct RunOptions {
+    /// Where the operator itself lives: its lease is there. Default: the pod's namespace, or the kubeconfig's.
+    #[arg(long, env = "NODEPOOL_NAMESPACE")]
+    namespace: Option<String>,
+    /// Serves only this namespace; may be given several times or as a list with commas. Default: all namespaces.
+    #[arg(long = "watch-namespace", env = "NODEPOOL_WATCH_NAMESPACE", value_name = "NAMESPACE", value_delimiter = ',')]
+    watch_namespaces: Vec<String>,
+    /// Acts only while holding the lease, so that several replicas can run. Turn it off for a single process.
+    #[arg(
+        long,
+        env = "NODEPOOL_LEADER_ELECT",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        default_value_t = true,
+        default_missing_value = "true"
+    )]
+    leader_elect: bool,
+    /// The lease's name; different for each installation in one namespace.
+    #[arg(long, env = "NODEPOOL_LEASE_NAME", default_value = NAME)]
+    lease_name: String,
+    /// Where /metrics, /livez and /readyz are served; with port 0 the chosen address is printed first.
+    #[arg(long, env = "NODEPOOL_METRICS_ADDRESS", value_name = "ADDRESS:PORT", default_value = "0.0.0.0:8080")]
+    metrics_address: SocketAddr,
+    /// How log lines are written.
+    #[arg(long, env = "NODEPOOL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// Which log lines are written, such as `info,kube_client=debug`.
+    #[arg(long, env = "NODEPOOL_LOG_FILTER", default_value = telemetry::DEFAULT_FILTER)]
+    log_filter: String,
+}
+
+/// Why the program ends in another way than asked.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error("cannot set up TLS")]
+    Tls,
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::TelemetryError),
+    #[error("cannot start the runtime: {0}")]
+    Runtime(#[source] io::Error),
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] io::Error),
+    #[error(transparent)]
+    Connect(#[from] kubernetes::ConnectError),
+    #[error("cannot serve metrics on {0}: {1}")]
+    Serve(SocketAddr, #[source] io::Error),
+    #[error("leadership lost: {0}")]
+    Lost(#[from] Lost),
+    #[error("controllers failed: {0}")]
+    Controllers(Box<dyn Error + Send + Sync>),
+    #[error("cannot describe the kinds: {0}")]
+    Crds(Box<dyn Error + Send + Sync>),
+    #[error("cannot write {0}: {1}")]
+    Write(PathBuf, #[source] io::Error),
+}
+
+impl Failure {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Failure::Lost(_) => ExitCode::from(LEADERSHIP_LOST),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Run(options) => start(options),
+        Command::Crds { output } => write_crds(&output),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{NAME}: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn write_crds(directory: &Path) -> Result<(), Failure> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |error| Failure::Write(path, error)
+    };
+    fs::create_dir_all(directory).map_err(failed(directory))?;
+    for (name, yaml) in api::crds::yaml_files().map_err(|error| Failure::Crds(error.into()))? {
+        let path = directory.join(name);
+        fs::write(&path, yaml).map_err(failed(&path))?;
+    }
+    Ok(())
+}
+
+/// Everything that must stand before the first connection; then runs to the end.
+fn start(options: RunOptions) -> Result<(), Failure> {
+    telemetry::install(options.log_format, &options.log_filter)?;
+    // Two TLS implementations in one program would make the choice ambiguous: it is made here, once.
+    rustls::crypto::ring::default_provider().install_default().map_err(|_| Failure::Tls)?;
+    let runtime = tokio::runtime::Runtime::new().map_err(Failure::Runtime)?;
+    let outcome = runtime.block_on(run(options));
+    if let Err(failure) = &outcome {
+        error!(%failure, "leaving");
+    }
+    // Whatever still runs must not outlive the decision to leave, least of all after the lease was lost.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn run(options: RunOptions) -> Result<(), Failure> {
+    let shutdown = shutdown::install().map_err(Failure::Signals)?;
+    let (client, cluster_namespace) = kubernetes::connect(USER_AGENT).await?;
+    let namespace = options.namespace.clone().unwrap_or(cluster_namespace);
+    let identity = identity();
+    let metrics = Metrics::new("nodepool");
+    let election =
+        options.leader_elect.then(|| Election::new(client.clone(), &namespace, &options.lease_name, &identity));
+    let guard = election.as_ref().map_or_else(LeaderGuard::always, Election::guard);
+    let (events, event_writer) = Events::new(client.clone(), NAME, &identity, &metrics);
+    let setup = Setup {
+        client,
+        namespace,
+        identity,
+        watch_namespaces: options.watch_namespaces.clone(),
+        guard,
+        metrics: controllers::metrics::Metrics::register(&metrics),
+        heartbeats: Heartbeats::new(),
+        readiness: Readiness::new(),
+        events,
+        shutdown: shutdown.clone(),
+    };
+    // The gates of readiness must stand before anybody can ask.
+    let standing_by = election.as_ref().map(|_| setup.readiness.gate("leader election"));
+    serve(&options, &setup, metrics).await?;
+    tokio::spawn(event_writer.run(shutdown));
+    info!(version = env!("CARGO_PKG_VERSION"), namespace = setup.namespace, identity = setup.identity, "started");
+    match election {
+        Some(election) => lead(election, setup, || standing_by.iter().for_each(|gate| gate.open())).await,
+        None => act(setup).await,
+    }
+}
+
+/// Unique also among restarts of one pod: two candidates with one identity would both lead.
+fn identity() -> String {
+    let host = env::var("HOSTNAME").ok().filter(|host| !host.is_empty());
+    format!("{}_{}", host.as_deref().unwrap_or(NAME), Uuid::new_v4().simple())
+}
+
+async fn serve(options: &RunOptions, setup: &Setup, metrics: Metrics) -> Result<(), Failure> {
+    metrics.register_leader(setup.guard.clone());
+    metrics.register_heartbeats(setup.heartbeats.clone());
+    let shown = Shown { metrics, heartbeats: setup.heartbeats.clone(), readiness: setup.readiness.clone() };
+    let asked = options.metrics_address;
+    let server = Server::bind(asked, shown).await.map_err(|error| Failure::Serve(asked, error))?;
+    if asked.port() == 0 {
+        println!("http://{}", server.address());
+    }
+    info!(address = %server.address(), "serving metrics and probes");
+    let stop = setup.shutdown.clone();
+    tokio::spawn(async move {
+        if let Err(error) = server.run(stop).await {
+            error!(%error, "metrics and probes are gone");
+        }
+    });
+    Ok(())
+}
+
+/// Runs the controllers while this replica holds the lease.
+async fn lead(election: Election, setup: Setup, standing_by: impl FnOnce()) -> Result<(), Failure> {
+    let (shutdown, guard) = (setup.shutdown.clone(), setup.guard.clone());
+    let mut leadership = tokio::select! {
+        leadership = election.acquire(standing_by) => leadership,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    // A task of its own: however busy the controllers are, the lease is renewed in time.
+    let mut work = tokio::spawn(act(setup));
+    let outcome = tokio::select! {
+        outcome = &mut work => joined(outcome),
+        lost = leadership.hold() => return Err(lost.into()),
+        () = shutdown.cancelled() => {
+            guard.revoke();
+            timeout(DRAIN, work).await.map_or_else(
+                |_| {
+                    warn!("controllers did not finish in time");
+                    Ok(())
+                },
+                joined,
+            )
+        }
+    };
+    leadership.release().await;
+    outcome
+}
+
+async fn act(setup: Setup) -> Result<(), Failure> {
+    controllers::run(setup).await.map_err(Failure::Controllers)
+}
+
+fn joined(outcome: Result<Result<(), Failure>, JoinError>) -> Result<(), Failure> {
+    outcome.unwrap_or_else(|panicked| Err(Failure::Controllers(panicked.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(arguments: &[&str]) -> RunOptions {
+        match Arguments::try_parse_from([&[NAME, "run"], arguments].concat()).unwrap().command {
+            Command::Run(options) => options,
+            Command::Crds { .. } => unreachable!("the subcommand is run"),
+        }
+    }
+
+    #[test]
+    fn defaults_suit_a_deployment() {
+        let options = options(&[]);
+        assert!(options.leader_elect && options.watch_namespaces.is_empty() && options.namespace.is_none());
+        assert_eq!(options.metrics_address.to_string(), "0.0.0.0:8080");
+    }
+
+    #[test]
+    fn election_can_be_turned_off_and_namespaces_listed() {
+        let options = options(&["--leader-elect=false", "--watch-namespace", "a,b", "--watch-namespace=c"]);
+        assert!(!options.leader_elect);
+        assert_eq!(options.watch_namespaces, ["a", "b", "c"]);
+        assert!(self::options(&["--leader-elect"]).leader_elect);
+    }
+
+    #[test]
+    fn identities_differ() {
+        assert_ne!(identity(), identity());
+    }
+
+    #[test]
+    fn lost_leadership_has_its_own_exit_code() {
+        assert_eq!(Failure::from(Lost::Deleted).exit_code(), ExitCode::from(LEADERSHIP_LOST));
+        assert_eq!(Failure::Tls.exit_code(), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn every_run_option_is_also_an_environment_variable() {
+        use clap::CommandFactory;
+        let command = Arguments::command();
+        let run = command.find_subcommand("run").unwrap();
+        for argument in run.get_arguments().filter(|argument| argument.get_id() != "help") {
+            let long = argument.get_long().unwrap().replace('-', "_").to_uppercase();
+            assert_eq!(argument.get_env().unwrap(), format!("NODEPOOL_{long}").as_str());
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Serves the figures and the probes: `/metrics`, `/livez`, `/readyz`.
+//!
+//! It answers from memory alone: no probe ever waits for the API server or a cloud, and none changes anything.
+
+use std::io;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::heartbeats::{Heartbeats, Readiness};
+use super::metrics::{self, Metrics};
+
+/// What the server shows.
+#[derive(Clone)]
+pub struct Shown {
+    /// For `/metrics`.
+    pub metrics: Metrics,
+    /// For `/livez`.
+    pub heartbeats: Heartbeats,
+    /// For `/readyz`.
+    pub readiness: Readiness,
+}
+
+/// A server that has its address but does not answer yet.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    router: Router,
+}
+
+impl Server {
+    /// Takes the address; port 0 lets the system choose.
+    pub async fn bind(address: SocketAddr, shown: Shown) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address, router: router(shown) })
+    }
+
+    /// The address it really has.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `stop`.
+    pub async fn run(self, stop: CancellationToken) -> io::Result<()> {
+        axum::serve(self.listener, self.router).with_graceful_shutdown(stop.cancelled_owned()).await
+    }
+}
+
+fn router(shown: Shown) -> Router {
+    Router::new()
+        .route("/metrics", get(show_metrics))
+        .route("/livez", get(show_liveness))
+        .route("/readyz", get(show_readiness))
+        .with_state(shown)
+}
+
+async fn show_metrics(State(shown): State<Shown>) -> Response {
+    match shown.metrics.encode() {
+        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn show_liveness(State(shown): State<Shown>) -> (StatusCode, String) {
+    verdict(shown.heartbeats.stale().iter().map(ToString::to_string).collect())
+}
+
+async fn show_readiness(State(shown): State<Shown>) -> (StatusCode, String) {
+    verdict(shown.readiness.closed().into_iter().map(|gate| format!("{gate}: not yet")).collect())
+}
+
+/// "ok", or one line for each reason why not.
+fn verdict(reasons: Vec<String>) -> (StatusCode, String) {
+    if reasons.is_empty() {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    async fn ask(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn probes_name_what_is_wrong_and_recover() {
+        let shown =
+            Shown { metrics: Metrics::new("nodepool"), heartbeats: Heartbeats::new(), readiness: Readiness::new() };
+        let gate = shown.readiness.gate("caches");
+        let planner = shown.heartbeats.watch_loop("planner", Duration::ZERO);
+        let server = Server::bind(([127, 0, 0, 1], 0).into(), shown).await.unwrap();
+        let (address, stop) = (server.address(), CancellationToken::new());
+        assert_ne!(address.port(), 0);
+        let running = tokio::spawn(server.run(stop.clone()));
+
+        let answer = ask(address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("caches: not yet"), "{answer}");
+        gate.open();
+        assert!(ask(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+
+        let answer = ask(address, "/livez").await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("planner: no progress"), "{answer}");
+        planner.retire();
+        assert!(ask(address, "/livez").await.starts_with("HTTP/1.1 200"));
+
+        let answer = ask(address, "/metrics").await;
+        assert!(answer.contains(metrics::CONTENT_TYPE) && answer.contains("process_cpu_seconds_total"), "{answer}");
+        assert!(ask(address, "/other").await.starts_with("HTTP/1.1 404"));
+
+        stop.cancel();
+        running.await.unwrap().unwrap();
+    }
+}
