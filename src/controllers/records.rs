@@ -150,3 +150,36 @@ fn guarded<K: Resource<DynamicType = ()>>(seen: &K, mut change: Value) -> Value 
     change["metadata"]["resourceVersion"] = json!(meta.resource_version);
     change
 }
+
+/// The merge patch that turns one status into the other; `None` when they say the same, so nothing is written.
+pub fn difference<S: Serialize>(old: &S, new: &S) -> Option<Value> {
+    let old = serde_json::to_value(old).ok()?;
+    let new = serde_json::to_value(new).ok()?;
+    let change = merge(&old, &new);
+    (!change.as_object().is_some_and(serde_json::Map::is_empty)).then_some(change)
+}
+
+fn merge(old: &Value, new: &Value) -> Value {
+    let (Value::Object(old), Value::Object(new)) = (old, new) else { return new.clone() };
+    let gone = old.keys().filter(|key| !new.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+    let changed = new.iter().filter(|(key, value)| old.get(*key) != Some(value)).map(|(key, value)| {
+        (key.clone(), old.get(key).map_or_else(|| value.clone(), |old| merge(old, value)))
+    });
+    gone.chain(changed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_again_is_not_written() {
+        assert_eq!(difference(&json!({"a": [1], "b": {"c": 2}}), &json!({"a": [1], "b": {"c": 2}})), None);
+    }
+
+    #[test]
+    fn what_is_gone_becomes_null_at_every_depth() {
+        let change = difference(&json!({"a": 1, "b": {"c": 2, "d": 3}, "e": [1]}), &json!({"b": {"c": 4}, "e": []}));
+        assert_eq!(change, Some(json!({"a": null, "b": {"c": 4, "d": null}, "e": []})));
+    }
+}

@@ -1,0 +1,502 @@
+//! The one pass that gives slots, nodes and providers: observe the world, ask the plan, do its steps, keep its answer.
+//!
+//! Never chooses anything itself: what is written here follows from [`crate::plan::allocation`] alone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+
+use super::index::Key;
+use super::pool_node;
+use super::provider::Connection;
+use super::records::{self, LaunchPermit, WriteError};
+use super::runtime::{Creating, NodeRuntime};
+use super::{Engine, Mark, pool};
+use crate::api::conditions::reason;
+use crate::api::pool::UpdateStrategy;
+use crate::api::pool_node::ClaimRef;
+use crate::api::{
+    ANNOTATION_HASH_VERSION, ANNOTATION_LAUNCHED_BY, DiskImage, FINALIZER_SERVER, LABEL_DISK_IMAGE, LABEL_POOL,
+    LABEL_PROVIDER, NodeRequest, NodeState, Pool, PoolNode, PoolNodeSpec, Provider, ProviderImage, RequestState,
+};
+use crate::cloud::Flavor;
+use crate::plan::allocation as plan;
+use crate::plan::allocation::{Blocked, Gate, Resources, Step, Verdict, World};
+
+/// What the last pass said, for the reports.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What becomes of each waiting request, by uid.
+    pub verdicts: HashMap<String, Verdict>,
+    /// Why a pool is below `minReady` and nothing (more) is launched for it.
+    pub blocked: HashMap<Key, Blocked>,
+}
+
+/// The records behind a world's positions.
+struct Seen {
+    providers: Vec<Key>,
+    pools: Vec<Key>,
+    nodes: Vec<Option<Arc<PoolNode>>>,
+    requests: Vec<Arc<NodeRequest>>,
+    /// When back-pressure changes by time alone.
+    wake: Option<Timestamp>,
+    /// Providers where something is on the move.
+    moving: Vec<bool>,
+}
+
+/// Observe, plan, act, report.
+pub fn reconcile(engine: &mut Engine) {
+    let started = Instant::now();
+    let (world, seen) = observe(engine);
+    let plan = plan::allocate(&world, &engine.memory.fairness);
+    engine.setup.metrics.plan_pass(started.elapsed());
+    for step in &plan.steps {
+        perform(engine, &world, &seen, step);
+    }
+    report(engine, &seen, plan);
+}
+
+fn observe(engine: &Engine) -> (World, Seen) {
+    let mut seen = Seen {
+        providers: sorted(engine.providers.iter().map(|(key, _)| key)),
+        pools: sorted(engine.pools.iter().map(|(key, _)| key)),
+        nodes: Vec::new(),
+        requests: Vec::new(),
+        wake: None,
+        moving: Vec::new(),
+    };
+    let providers: HashMap<&Key, usize> = seen.providers.iter().enumerate().map(|(at, key)| (key, at)).collect();
+    let pools: HashMap<&Key, usize> = seen.pools.iter().enumerate().map(|(at, key)| (key, at)).collect();
+    let mut wake = Vec::new();
+    let requests = waiting(engine);
+    let uids: HashMap<String, usize> =
+        requests.iter().enumerate().filter_map(|(at, request)| Some((request.uid()?, at))).collect();
+    let mut world = World {
+        now: engine.now,
+        providers: seen.providers.iter().filter_map(|key| Some(provider(engine, key, engine.providers.get(key)?, &mut wake))).collect(),
+        pools: seen.pools.iter().filter_map(|key| Some(one_pool(engine, key, engine.pools.get(key)?, &providers, &mut wake))).collect(),
+        nodes: Vec::with_capacity(engine.nodes.len() + engine.creating.len()),
+        requests: requests.iter().map(|request| one_request(request, &pools)).collect(),
+    };
+    let mut moving = vec![false; seen.providers.len()];
+    let mut nodes = Vec::with_capacity(engine.nodes.len());
+    for (key, record) in engine.nodes.iter() {
+        let Some(&at) = providers.get(&key.sibling(&record.spec.provider)) else { continue };
+        let node = one_node(engine, key, record, at, &pools, &uids, &world.pools);
+        moving[at] |= matches!(node.state, plan::NodeState::Building | plan::NodeState::Leaving);
+        world.nodes.push(node);
+        nodes.push(Some(Arc::clone(record)));
+    }
+    for (key, creating) in &engine.creating {
+        let Some(&at) = providers.get(&creating.provider) else { continue };
+        if engine.nodes.get(key).is_none() {
+            world.nodes.push(one_creating(creating, at, &pools, engine.now));
+            nodes.push(None);
+        }
+    }
+    seen.nodes = nodes;
+    seen.requests = requests;
+    seen.wake = wake.into_iter().min();
+    seen.moving = moving;
+    (world, seen)
+}
+
+fn sorted<'a>(keys: impl Iterator<Item = &'a Key>) -> Vec<Key> {
+    let mut keys: Vec<Key> = keys.cloned().collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// Requests that still wait, in a stable order.
+fn waiting(engine: &Engine) -> Vec<Arc<NodeRequest>> {
+    let mut requests: Vec<Arc<NodeRequest>> = engine
+        .requests
+        .iter()
+        .filter(|(_, request)| {
+            request.metadata.deletion_timestamp.is_none()
+                && request.status.as_ref().is_none_or(|status| status.state == RequestState::Pending)
+        })
+        .map(|(_, request)| Arc::clone(request))
+        .collect();
+    requests.sort_unstable_by_key(|request| Key::of(&**request));
+    requests
+}
+
+fn provider(engine: &Engine, key: &Key, record: &Provider, wake: &mut Vec<Timestamp>) -> plan::Provider {
+    let connection = engine.connections.get(key);
+    let (gate, until) = provider_gate(engine, key, record, connection);
+    wake.extend(until);
+    let limits = record.spec.limits.clone().unwrap_or_default();
+    let quota = connection.and_then(|connection| connection.limits).unwrap_or_default();
+    let others = connection.map(Connection::others).unwrap_or_default();
+    let ours = |max: Option<i64>, others: i64| max.map(|max| max.saturating_sub(others));
+    let least = |a: Option<i64>, b: Option<i64>| [a, b].into_iter().flatten().min();
+    plan::Provider {
+        name: key.to_string(),
+        max_servers: u32::try_from(record.spec.max_servers).unwrap_or(0),
+        max_instances: ours(quota.instances.max, others.instances),
+        max_cores: least(limits.cores.map(i64::from), ours(quota.cores.max, others.cores)),
+        max_ram_mib: least(limits.ram_mib, ours(quota.ram_mib.max, others.ram_mib)),
+        gate,
+        draining: record.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+fn provider_gate(engine: &Engine, key: &Key, record: &Provider, connection: Option<&Connection>) -> (Gate, Option<Timestamp>) {
+    let closed = |reason, message: String| (Gate::Closed(Blocked { reason, message }), None);
+    if record.metadata.deletion_timestamp.is_some() {
+        return closed(reason::DRAINING, format!("the Provider {} is being deleted", key.name));
+    }
+    if record.spec.paused {
+        return closed(reason::PAUSED, format!("the Provider {} is paused", key.name));
+    }
+    let Some(connection) = connection.filter(|connection| connection.error.is_none()) else {
+        let failure = engine.memory.providers.get(key).and_then(|memory| memory.failure.clone());
+        let why = failure.map_or_else(|| "it is not connected".to_owned(), |failure| failure.message);
+        return closed(reason::PROVIDER_NOT_READY, format!("the Provider {} cannot be used now: {why}", key.name));
+    };
+    // Nothing is launched before the cloud was listed once: an earlier life's servers must be found first (rule 2).
+    if connection.listed_full().is_none() {
+        return closed(reason::PROVIDER_NOT_READY, format!("the servers of the Provider {} are being listed", key.name));
+    }
+    connection.gate(engine.now)
+}
+
+fn one_pool(engine: &Engine, key: &Key, record: &Pool, providers: &HashMap<&Key, usize>, wake: &mut Vec<Timestamp>) -> plan::Pool {
+    let positive = |number: i32| u32::try_from(number).unwrap_or(0);
+    let offers = record.spec.providers.iter().filter_map(|offer| {
+        let provider = key.sibling(&offer.name);
+        let template = template(engine, key, record, &provider);
+        let (gate, until) = match (&template, engine.connections.get(&provider)) {
+            (Ok(launch), Some(connection)) => connection.offer_gate(&launch.flavor.id, &launch.image_id, engine.now),
+            _ => (Gate::Open, None),
+        };
+        wake.extend(until);
+        Some(plan::Offer {
+            provider: *providers.get(&provider)?,
+            max_nodes: offer.max_nodes.map(positive),
+            priority: offer.priority,
+            template: template.map(|launch| plan::Template { resources: cost(&launch.flavor), hash: launch.hash }),
+            gate,
+        })
+    });
+    plan::Pool {
+        name: key.to_string(),
+        min_ready: positive(record.spec.min_ready),
+        max_nodes: record.spec.max_nodes.map(positive),
+        max_ready_age: record.spec.max_ready_age.map(crate::api::Duration::as_std),
+        paused: record.spec.paused,
+        draining: record.metadata.deletion_timestamp.is_some(),
+        rolling: record.spec.update.strategy == UpdateStrategy::Rolling,
+        max_unavailable: positive(record.spec.update.max_unavailable),
+        offers: offers.collect(),
+    }
+}
+
+const fn cost(flavor: &Flavor) -> Resources {
+    Resources { cores: flavor.resources.cores, ram_mib: flavor.resources.ram_mib }
+}
+
+/// What a pool boots on one provider.
+pub struct Launch {
+    /// The version of the image.
+    pub version: Arc<ProviderImage>,
+    /// Its id in the cloud.
+    pub image_id: String,
+    /// The flavor.
+    pub flavor: Flavor,
+    /// How nodes of it are logged into.
+    pub login: crate::api::disk_image::Login,
+    /// The hash of all that makes a node outdated.
+    pub hash: String,
+}
+
+/// What a pool would boot on a provider now, or what is missing.
+pub fn template(engine: &Engine, key: &Key, record: &Pool, provider: &Key) -> Result<Launch, Blocked> {
+    let blocked = |reason, message| Blocked { reason, message };
+    let spec = engine.providers.get(provider).ok_or_else(|| {
+        blocked(reason::PROVIDER_NOT_FOUND, format!("create the Provider {} or correct spec.providers", provider.name))
+    })?;
+    let image = key.sibling(&record.spec.image);
+    let disk_image: &Arc<DiskImage> = engine.disk_images.get(&image).ok_or_else(|| {
+        blocked(reason::DISK_IMAGE_NOT_FOUND, format!("create the DiskImage {} or correct spec.image", image.name))
+    })?;
+    let version = super::provider_image::current(engine, &image, &provider.name).ok_or_else(|| {
+        blocked(reason::IMAGE_NOT_READY, format!("the DiskImage {} has no usable version on {}", image.name, provider.name))
+    })?;
+    let image_id = version.status.as_ref().and_then(|status| status.image_id.clone()).unwrap_or_default();
+    let connection = engine.connections.get(provider).ok_or_else(|| {
+        blocked(reason::PROVIDER_NOT_READY, format!("the Provider {} is not connected", provider.name))
+    })?;
+    let flavor = connection.flavor(&record.spec.flavor).cloned().ok_or_else(|| match connection.facts_read {
+        None => blocked(reason::PROVIDER_NOT_READY, format!("the flavors of {} are being read", provider.name)),
+        Some(_) => blocked(reason::FLAVOR_NOT_FOUND, format!("{} has no such flavor; correct spec.flavor", provider.name)),
+    })?;
+    let login = disk_image.spec.login.clone();
+    let hash = super::pool::hash(record, spec, &image_id, &flavor.id, &login);
+    Ok(Launch { version, image_id, flavor, login, hash })
+}
+
+fn one_node(
+    engine: &Engine,
+    key: &Key,
+    record: &Arc<PoolNode>,
+    provider: usize,
+    pools: &HashMap<&Key, usize>,
+    requests: &HashMap<String, usize>,
+    world: &[plan::Pool],
+) -> plan::Node {
+    let uid = record.metadata.uid.as_deref().unwrap_or_default();
+    let runtime = engine.runtime.get(uid);
+    let claim = record.spec.claim_ref.as_ref().map(|claim| claim.uid.as_str()).or_else(|| runtime?.claiming.as_deref());
+    let pool = pools.get(&key.sibling(&record.spec.pool)).copied();
+    let condemned = record.metadata.deletion_timestamp.is_some() || runtime.is_some_and(|runtime| runtime.condemning);
+    let state = match record.state() {
+        _ if condemned => plan::NodeState::Leaving,
+        NodeState::Failed | NodeState::Deleting => plan::NodeState::Leaving,
+        NodeState::Held => plan::NodeState::Held,
+        _ if record.spec.hold.is_some() => plan::NodeState::Held,
+        NodeState::InUse => plan::NodeState::Claimed,
+        _ if claim.is_some() => plan::NodeState::Claimed,
+        NodeState::Building => plan::NodeState::Building,
+        NodeState::Ready if runtime.is_some_and(|runtime| usable(engine, record, runtime)) => plan::NodeState::Ready,
+        NodeState::Ready => plan::NodeState::Building,
+    };
+    plan::Node {
+        provider,
+        pool,
+        slot: u32::try_from(record.spec.slot).unwrap_or(u32::MAX),
+        state,
+        request: claim.and_then(|uid| requests.get(uid).copied()),
+        hash: comparable_hash(record, pool.and_then(|pool| world.get(pool)), provider),
+        created: record.creation_timestamp().map_or(engine.now, |time| time.0),
+        ready_since: record.status.as_ref().and_then(|status| status.ready_at.as_ref()).map(|time| time.0),
+        resources: resources(engine, key, record),
+    }
+}
+
+/// A ready node whose server is not seen running now is not handed out; its own decision follows.
+fn usable(engine: &Engine, record: &PoolNode, runtime: &NodeRuntime) -> bool {
+    let Some(connection) = engine.connection_of(record).filter(|connection| connection.listed_full().is_some()) else {
+        // The cloud does not answer: the node may well, and a claim of it is no cloud write.
+        return !runtime.gone;
+    };
+    !runtime.gone
+        && connection
+            .server_of(record, runtime.server_id.as_deref())
+            .is_none_or(|server| matches!(server.status, crate::cloud::ServerStatus::Active | crate::cloud::ServerStatus::Unknown))
+}
+
+/// A node hashed by an older formula is not outdated by that alone.
+fn comparable_hash(record: &PoolNode, pool: Option<&plan::Pool>, provider: usize) -> String {
+    let same_formula = record.annotations().get(ANNOTATION_HASH_VERSION).is_some_and(|version| version == pool::HASH_VERSION);
+    let current = || {
+        let offer = pool?.offers.iter().find(|offer| offer.provider == provider)?;
+        offer.template.as_ref().ok().map(|template| template.hash.clone())
+    };
+    if same_formula { record.spec.template_hash.clone() } else { current().unwrap_or_else(|| record.spec.template_hash.clone()) }
+}
+
+fn resources(engine: &Engine, key: &Key, record: &PoolNode) -> Resources {
+    let connection = engine.connections.get(&key.sibling(&record.spec.provider));
+    let flavor = connection.and_then(|c| c.flavors.iter().find(|flavor| flavor.id == record.spec.flavor_id));
+    flavor.map(cost).unwrap_or_default()
+}
+
+fn one_creating(creating: &Creating, provider: usize, pools: &HashMap<&Key, usize>, now: Timestamp) -> plan::Node {
+    plan::Node {
+        provider,
+        // A name that is taken by a record we cannot see belongs to no pool that we know.
+        pool: if creating.taken { None } else { pools.get(&creating.pool).copied() },
+        slot: creating.slot,
+        state: if creating.taken { plan::NodeState::Leaving } else { plan::NodeState::Creating },
+        request: None,
+        hash: creating.hash.clone(),
+        created: now,
+        ready_since: None,
+        resources: creating.resources,
+    }
+}
+
+fn one_request(request: &NodeRequest, pools: &HashMap<&Key, usize>) -> plan::Request {
+    let key = Key::of(request);
+    let entry = |set: &crate::api::node_request::NodeSet| plan::Entry {
+        pool: pools.get(&key.sibling(&set.pool)).copied().ok_or_else(|| Blocked {
+            reason: reason::POOL_NOT_FOUND,
+            message: format!("create the Pool {}; a NodeRequest with another name must be created anew", set.pool),
+        }),
+        count: u32::try_from(set.count).unwrap_or(0),
+    };
+    plan::Request {
+        name: key.to_string(),
+        priority: request.spec.priority,
+        created: request.creation_timestamp().map_or(Timestamp::MAX, |time| time.0),
+        spread: request.spec.spread,
+        entries: request.spec.nodes.iter().map(entry).collect(),
+    }
+}
+
+fn perform(engine: &mut Engine, world: &World, seen: &Seen, step: &Step) {
+    match *step {
+        Step::Create { provider, slot, pool } => create(engine, world, seen, provider, slot, pool),
+        Step::Claim { node, request, .. } => {
+            let (Some(Some(node)), Some(request)) = (seen.nodes.get(node), seen.requests.get(request)) else { return };
+            let key = Key::of(&**request);
+            let claim = ClaimRef {
+                namespace: key.namespace.to_string(),
+                name: key.name.to_string(),
+                uid: request.uid().unwrap_or_default(),
+                on_release: request.spec.on_release,
+            };
+            pool_node::claim(engine, node, claim);
+        }
+        Step::Condemn { node, why } => {
+            let Some(Some(node)) = seen.nodes.get(node) else { return };
+            tracing::info!(node = %Key::of(&**node), ?why, "destroying an unclaimed node");
+            let uid = node.uid().unwrap_or_default();
+            pool_node::condemn(engine, node, &uid);
+        }
+    }
+}
+
+fn create(engine: &mut Engine, world: &World, seen: &Seen, provider: usize, slot: u32, pool: usize) {
+    let (Some(provider), Some(pool_key)) = (seen.providers.get(provider), seen.pools.get(pool)) else { return };
+    let Some(record) = engine.pools.get(pool_key).cloned() else { return };
+    let Ok(launch) = template(engine, pool_key, &record, provider) else { return };
+    let Some(node) = new_node(engine, pool_key, &record, provider, slot, &launch) else { return };
+    let creating = Creating {
+        provider: provider.clone(),
+        pool: pool_key.clone(),
+        slot,
+        hash: launch.hash.clone(),
+        resources: cost(&launch.flavor),
+        since: world.now,
+        taken: false,
+    };
+    let key = Key::of(&node);
+    engine.creating.insert(key.clone(), creating);
+    let client = engine.setup.client.clone();
+    let guard = engine.setup.guard.clone();
+    engine.spawn(async move {
+        let answer = if guard.is_current() {
+            records::create_node(&client, &node).await
+        } else {
+            Err(WriteError::Refused("this replica does not lead any more".to_owned()))
+        };
+        move |engine: &mut Engine| created(engine, &key, answer)
+    });
+}
+
+fn new_node(engine: &Engine, pool: &Key, record: &Pool, provider: &Key, slot: u32, launch: &Launch) -> Option<PoolNode> {
+    let slot = i32::try_from(slot).ok()?;
+    let spec = PoolNodeSpec {
+        provider: provider.name.to_string(),
+        pool: pool.name.to_string(),
+        slot,
+        provider_image: Some(launch.version.name_any()),
+        image_id: launch.image_id.clone(),
+        flavor: launch.flavor.name.clone(),
+        flavor_id: launch.flavor.id.clone(),
+        template_hash: launch.hash.clone(),
+        claim_ref: None,
+        hold: None,
+        username: launch.login.username.clone(),
+        port: launch.login.port,
+        probe: record.spec.readiness.probe,
+    };
+    let text = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let metadata = ObjectMeta {
+        name: Some(PoolNode::name_of_slot(&provider.name, slot)),
+        namespace: Some(provider.namespace.to_string()),
+        finalizers: Some(vec![FINALIZER_SERVER.to_owned()]),
+        labels: Some(BTreeMap::from([
+            text(LABEL_POOL, &pool.name),
+            text(LABEL_PROVIDER, &provider.name),
+            text(LABEL_DISK_IMAGE, &record.spec.image),
+        ])),
+        annotations: Some(BTreeMap::from([
+            text(ANNOTATION_LAUNCHED_BY, &engine.setup.identity),
+            text(ANNOTATION_HASH_VERSION, pool::HASH_VERSION),
+        ])),
+        ..ObjectMeta::default()
+    };
+    Some(PoolNode { metadata, spec, status: None })
+}
+
+/// The answer to a create decides whether there is a permit (rule 2). Without a clear 201 there is none, ever.
+fn created(engine: &mut Engine, key: &Key, answer: Result<(PoolNode, LaunchPermit), WriteError>) {
+    match answer {
+        Ok((node, permit)) => {
+            engine.creating.remove(key);
+            pool_node::adopt_permit(engine, &node, permit);
+            engine.wrote_node(node);
+        }
+        Err(WriteError::AlreadyExists) => {
+            // Another leader's, or one that we cannot read: the slot is taken until we see by whom.
+            if let Some(creating) = engine.creating.get_mut(key) {
+                creating.taken = true;
+            }
+            forget_later(engine, key.clone());
+        }
+        Err(error) => {
+            tracing::warn!(node = %key, %error, "node record not made");
+            if let Some(creating) = engine.creating.get_mut(key) {
+                creating.taken = true;
+            }
+            forget_later(engine, key.clone());
+        }
+    }
+    engine.mark(Mark::Allocation);
+}
+
+/// How long a slot whose create was not answered clearly is left alone: the watch tells sooner if a record is there.
+const UNCLEAR_SLOT: std::time::Duration = std::time::Duration::from_secs(2);
+
+fn forget_later(engine: &Engine, key: Key) {
+    engine.spawn(async move {
+        tokio::time::sleep(UNCLEAR_SLOT).await;
+        move |engine: &mut Engine| {
+            engine.creating.remove(&key);
+            // If the record was made after all, the watch showed it meanwhile: it is met now, without a permit.
+            if let Some(node) = engine.nodes.get(&key).cloned() {
+                pool_node::changed(engine, &super::index::Change::Updated(node, None));
+            }
+            engine.mark(Mark::Allocation);
+        }
+    });
+}
+
+fn report(engine: &mut Engine, seen: &Seen, plan: plan::Plan) {
+    let wake = plan.wake.into_iter().chain(seen.wake).min();
+    if let Some(at) = wake {
+        engine.wake(at.max(engine.now), Mark::Allocation);
+    }
+    for (key, moving) in seen.providers.iter().zip(&seen.moving) {
+        engine.connections.get(key).into_iter().for_each(|connection| connection.moving(*moving));
+    }
+    let verdicts: HashMap<String, Verdict> = seen
+        .requests
+        .iter()
+        .zip(plan.verdicts)
+        .filter_map(|(request, verdict)| Some((request.uid()?, verdict?)))
+        .collect();
+    for request in &seen.requests {
+        let uid = request.uid().unwrap_or_default();
+        if engine.memory.allocation.verdicts.get(&uid) != verdicts.get(&uid) {
+            engine.mark(Mark::Request(Key::of(&**request)));
+        }
+    }
+    let blocked: HashMap<Key, Blocked> =
+        seen.pools.iter().zip(plan.blocked).filter_map(|(key, blocked)| Some((key.clone(), blocked?))).collect();
+    for key in &seen.pools {
+        if engine.memory.allocation.blocked.get(key) != blocked.get(key) {
+            pool::mark_later(engine, key.clone());
+        }
+    }
+    engine.memory.fairness = plan.fairness;
+    engine.memory.allocation = Outcome { verdicts, blocked };
+}

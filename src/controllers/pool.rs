@@ -1,0 +1,220 @@
+//! What a Pool shows: its counts, why it is not full, and how its launches go.
+//!
+//! Never launches: [`super::allocation`] does. Also says what makes a node of the pool outdated ([`hash`]).
+
+use std::collections::HashMap;
+
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Resource;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::index::{Change, Key};
+use super::provider::REPORT_EVERY;
+use super::{Engine, Mark, allocation};
+use crate::api::conditions::{self, AVAILABLE, Desired, LAUNCH_HEALTHY, PROGRESSING, reason};
+use crate::api::disk_image::Login;
+use crate::api::pool::LaunchFailure;
+use crate::api::{LABEL_POOL, NodeState, Pool, PoolNode, PoolStatus, Provider};
+use crate::ops::events::Severity;
+
+/// The version of the formula in [`hash`]: a new formula must not replace every node there is.
+pub const HASH_VERSION: &str = "1";
+/// The longest message and console that are kept with a failure; the schema's bounds.
+const MESSAGE_BYTES: usize = 2048;
+
+/// What the process remembers of pools: their last failed launches.
+#[derive(Debug, Default)]
+pub struct Memory {
+    failures: HashMap<Key, LaunchFailure>,
+}
+
+impl Memory {
+    /// A launch for this pool failed.
+    pub fn note_failure(
+        &mut self,
+        pool: &Key,
+        node: &PoolNode,
+        reason: &str,
+        message: &str,
+        console: Option<String>,
+        now: Timestamp,
+    ) {
+        let message = message[..message.floor_char_boundary(MESSAGE_BYTES)].to_owned();
+        let failure = LaunchFailure {
+            time: Time(now),
+            provider: node.spec.provider.clone(),
+            node: node.metadata.name.clone().unwrap_or_default(),
+            reason: reason.to_owned(),
+            message,
+            console,
+        };
+        self.failures.insert(pool.clone(), failure);
+    }
+}
+
+/// A Pool's record changed.
+pub fn changed(engine: &mut Engine, change: &Change<Pool>) {
+    let (Change::Updated(pool, _) | Change::Removed(pool)) = change;
+    let key = Key::of(&**pool);
+    match change {
+        Change::Updated(pool, Some(before)) if before.spec == pool.spec && before.metadata.deletion_timestamp == pool.metadata.deletion_timestamp => {}
+        _ => engine.mark(Mark::Allocation),
+    }
+    if matches!(change, Change::Removed(_)) {
+        engine.memory.pools.failures.remove(&key);
+    }
+    mark_later(engine, key);
+}
+
+/// The Pool's counts changed; its status follows within a second.
+pub fn mark_later(engine: &mut Engine, key: Key) {
+    engine.mark_within(REPORT_EVERY, Mark::Pool(key));
+}
+
+/// Tells people on the pool what happened to one of its nodes.
+pub fn event(engine: &Engine, node: &PoolNode, reason: &str, message: &str) {
+    let Some(pool) = engine.pools.get(&Key::of(node).sibling(&node.spec.pool)) else { return };
+    let note = format!("{} on {}: {message}", node.metadata.name.as_deref().unwrap_or("?"), node.spec.provider);
+    engine.setup.events.publish(&pool.object_ref(&()), Severity::Warning, reason, note);
+}
+
+/// Two nodes with the same hash were made from the same image, flavor and settings.
+#[must_use]
+pub fn hash(pool: &Pool, provider: &Provider, image_id: &str, flavor_id: &str, login: &Login) -> String {
+    let spec = &provider.spec;
+    let parts = json!([
+        image_id, flavor_id, login.username, login.port, pool.spec.user_data_secret_ref, pool.spec.metadata,
+        pool.spec.readiness.probe, spec.networks, spec.security_groups, spec.key_pair, spec.config_drive, spec.floating_ip,
+    ]);
+    Sha256::digest(parts.to_string().as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Observe and report.
+pub fn reconcile(engine: &mut Engine, key: &Key) {
+    let Some(pool) = engine.pools.get(key).cloned() else { return };
+    let old = pool.status.clone().unwrap_or_default();
+    let mut new = counts(engine, key, &pool);
+    new.last_launch_failure = engine.memory.pools.failures.get(key).cloned().or_else(|| old.last_launch_failure.clone());
+    new.conditions.clone_from(&old.conditions);
+    let desired = [available(engine, key, &pool, &new), progressing(engine, key, &pool, &new), healthy(engine, key, &pool)];
+    conditions::set_all(&mut new.conditions, &desired, pool.metadata.generation, &Time(engine.now));
+    engine.report(Mark::Pool(key.clone()), &pool, &old, &new, |engine, pool: Pool| {
+        engine.pools.wrote(pool).into_iter().for_each(|change| changed(engine, &change));
+    });
+}
+
+fn counts(engine: &Engine, key: &Key, pool: &Pool) -> PoolStatus {
+    let mut status = PoolStatus {
+        observed_generation: pool.metadata.generation,
+        selector: format!("{LABEL_POOL}={}", key.name),
+        ..PoolStatus::default()
+    };
+    let hashes: HashMap<&str, Option<String>> = pool
+        .spec
+        .providers
+        .iter()
+        .map(|offer| {
+            let launch = allocation::template(engine, key, pool, &key.sibling(&offer.name));
+            (offer.name.as_str(), launch.ok().map(|launch| launch.hash))
+        })
+        .collect();
+    for (_, node) in engine.nodes.iter().filter(|(node, record)| node.namespace == key.namespace && *record.spec.pool == *key.name) {
+        status.total += 1;
+        let wanted = hashes.get(node.spec.provider.as_str()).and_then(Option::as_deref);
+        if wanted == Some(node.spec.template_hash.as_str()) && node.metadata.deletion_timestamp.is_none() {
+            status.updated += 1;
+        }
+        *state_count(&mut status, node) += 1;
+    }
+    status
+}
+
+fn state_count<'a>(status: &'a mut PoolStatus, node: &PoolNode) -> &'a mut i32 {
+    match (node.metadata.deletion_timestamp.is_some(), node.state()) {
+        (true, _) | (_, NodeState::Failed | NodeState::Deleting) => &mut status.deleting,
+        (_, NodeState::Building) => &mut status.building,
+        (_, NodeState::Ready) if node.spec.claim_ref.is_none() => &mut status.ready,
+        (_, NodeState::Ready | NodeState::InUse) => &mut status.in_use,
+        (_, NodeState::Held) => &mut status.held,
+    }
+}
+
+fn available(engine: &Engine, key: &Key, pool: &Pool, status: &PoolStatus) -> Desired {
+    if status.ready >= pool.spec.min_ready {
+        let reason = if pool.spec.min_ready == 0 { reason::SCALED_TO_ZERO } else { reason::AS_EXPECTED };
+        return Desired::yes(AVAILABLE, reason, "");
+    }
+    if pool.spec.paused {
+        return Desired::no(AVAILABLE, reason::PAUSED, "nothing is launched while paused is true");
+    }
+    match engine.memory.allocation.blocked.get(key) {
+        Some(blocked) => Desired::no(AVAILABLE, blocked.reason, blocked.message.clone()),
+        None => Desired::no(AVAILABLE, reason::LAUNCHING, "nodes are being launched"),
+    }
+}
+
+fn progressing(engine: &Engine, key: &Key, pool: &Pool, status: &PoolStatus) -> Desired {
+    let outdated = status.total - status.updated - status.deleting;
+    if pool.spec.paused {
+        return Desired::no(PROGRESSING, reason::PAUSED, "nothing is launched or replaced while paused is true");
+    }
+    if let Some(blocked) = engine.memory.allocation.blocked.get(key).filter(|_| status.ready + status.building < pool.spec.min_ready) {
+        return Desired::yes(PROGRESSING, reason::WAITING_FOR_CAPACITY, blocked.message.clone());
+    }
+    if status.building > 0 {
+        return Desired::yes(PROGRESSING, reason::LAUNCHING, "nodes are being launched");
+    }
+    if outdated > 0 && status.ready > 0 {
+        return Desired::yes(PROGRESSING, reason::UPDATING, "nodes of an older image or template are replaced in time");
+    }
+    Desired::no(PROGRESSING, reason::AS_EXPECTED, "")
+}
+
+fn healthy(engine: &Engine, key: &Key, pool: &Pool) -> Desired {
+    for offer in &pool.spec.providers {
+        let provider = key.sibling(&offer.name);
+        let Ok(launch) = allocation::template(engine, key, pool, &provider) else { continue };
+        let Some(health) = engine.connections.get(&provider).and_then(|c| c.health(&launch.image_id)) else { continue };
+        if health.unhealthy() {
+            let (failed, of) = health.failed();
+            let last = engine.memory.pools.failures.get(key).map(|failure| format!("; the last: {}", failure.message));
+            let message = format!(
+                "{failed} of the last {of} launches of {} on {} failed{}",
+                pool.spec.image, offer.name, last.unwrap_or_default()
+            );
+            return Desired::no(LAUNCH_HEALTHY, reason::LAUNCHES_FAILING, message);
+        }
+    }
+    Desired::yes(LAUNCH_HEALTHY, reason::AS_EXPECTED, "")
+}
+
+/// The figures of all nodes, for the metrics: by state, pool and provider.
+pub fn figures(engine: &Engine) {
+    let mut counts: HashMap<super::metrics::NodeLabels, usize> = HashMap::new();
+    for (key, node) in engine.nodes.iter() {
+        let state = if node.metadata.deletion_timestamp.is_some() { NodeState::Deleting } else { node.state() };
+        let labels = super::metrics::NodeLabels {
+            namespace: key.namespace.to_string(),
+            provider: node.spec.provider.clone(),
+            pool: node.spec.pool.clone(),
+            state: state.as_str(),
+        };
+        *counts.entry(labels).or_default() += 1;
+    }
+    for (key, pool) in engine.pools.iter() {
+        for (offer, state) in pool.spec.providers.iter().flat_map(|offer| NodeState::ALL.map(|state| (offer, state))) {
+            let labels = super::metrics::NodeLabels {
+                namespace: key.namespace.to_string(),
+                provider: offer.name.clone(),
+                pool: key.name.to_string(),
+                state: state.as_str(),
+            };
+            counts.entry(labels).or_default();
+        }
+    }
+    engine.setup.metrics.node_states(counts);
+}
+

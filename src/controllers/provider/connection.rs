@@ -1,0 +1,293 @@
+//! What is known of one cloud while its credentials work: its servers, flavors, limits, and how willing it is.
+//!
+//! Lost with the process and read again; nothing rests on it. Never calls the cloud itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::api::conditions::reason;
+use crate::api::{FlavorSelector, PoolNode};
+use crate::cloud::view::{Poller, ServerView};
+use crate::cloud::{Cloud, CloudError, ErrorClass, Flavor, Limits, Ownership, Resources, Server};
+use crate::plan::allocation::{Blocked, Gate};
+use crate::plan::pressure::{Answer, Health, Pressure};
+
+use super::super::pool_node::server_name;
+
+/// How long flavors and limits are believed.
+pub const FACTS_LAST: SignedDuration = SignedDuration::from_mins(5);
+/// How many image versions' launch results are remembered.
+const HEALTHS: usize = 1000;
+
+/// One cloud, connected.
+pub struct Connection {
+    /// Which credentials and settings it was made from.
+    pub fingerprint: String,
+    /// The project's flavors, sorted by memory and name.
+    pub flavors: Vec<Flavor>,
+    /// The project's limits; `None` while unknown.
+    pub limits: Option<Limits>,
+    /// When flavors and limits were read.
+    pub facts_read: Option<Timestamp>,
+    /// Why the last list failed.
+    pub error: Option<CloudError>,
+    cloud: Arc<dyn Cloud>,
+    identity: Identity,
+    view: ServerView,
+    poller: Poller,
+    quota: Pressure,
+    throttle: Pressure,
+    refused: Option<(ErrorClass, String)>,
+    hosts: HashMap<String, (Pressure, String)>,
+    health: HashMap<String, Health>,
+}
+
+/// Whose things in the cloud are ours, through this Provider.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The installation.
+    pub owner: String,
+    /// `namespace/name` of the Provider.
+    pub provider: String,
+}
+
+impl Connection {
+    /// A connection that has seen nothing yet.
+    pub fn new(fingerprint: String, identity: Identity, cloud: Arc<dyn Cloud>, poller: Poller) -> Self {
+        Self {
+            fingerprint,
+            flavors: Vec::new(),
+            limits: None,
+            facts_read: None,
+            error: None,
+            view: ServerView::new(&identity.owner, &identity.provider),
+            cloud,
+            identity,
+            poller,
+            quota: Pressure::default(),
+            throttle: Pressure::default(),
+            refused: None,
+            hosts: HashMap::new(),
+            health: HashMap::new(),
+        }
+    }
+
+    /// The port to the cloud.
+    pub fn cloud(&self) -> Arc<dyn Cloud> {
+        Arc::clone(&self.cloud)
+    }
+
+    /// The mark on everything that is made for a record.
+    pub fn ownership(&self, record: &str) -> Ownership {
+        Ownership {
+            owner: self.identity.owner.clone(),
+            record: record.to_owned(),
+            provider: self.identity.provider.clone(),
+        }
+    }
+
+    /// The cloud's servers, as last seen.
+    pub const fn view(&self) -> &ServerView {
+        &self.view
+    }
+
+    /// The cloud's servers, to take news.
+    pub const fn view_mut(&mut self) -> &mut ServerView {
+        &mut self.view
+    }
+
+    /// The server of a node: by id, else by its unique name and the record's uid (rule 2).
+    pub fn server_of(&self, node: &PoolNode, id: Option<&str>) -> Option<&Server> {
+        match id {
+            Some(id) => self.view.by_id(id),
+            None => {
+                let uid = node.metadata.uid.as_deref()?;
+                self.view.by_name(&server_name(node)).filter(|server| {
+                    server.ownership.as_ref().is_some_and(|ownership| ownership.record == uid)
+                })
+            }
+        }
+    }
+
+    /// Whether a server was reported as deleted.
+    pub fn gone(&self, id: &str) -> bool {
+        self.view.is_gone(id)
+    }
+
+    /// When the last complete list of any kind was taken.
+    pub const fn listed(&self) -> Option<Timestamp> {
+        self.view.listed_at()
+    }
+
+    /// When the last complete full list was taken.
+    pub const fn listed_full(&self) -> Option<Timestamp> {
+        self.view.full_at()
+    }
+
+    /// Something of ours is on the move, or nothing is: how often to list.
+    pub fn moving(&self, moving: bool) {
+        self.poller.moving(moving);
+    }
+
+    /// Lists everything as soon as may be.
+    pub fn list_all(&self) {
+        self.poller.list_all();
+    }
+
+    /// Lists changes as soon as may be.
+    pub fn list_changes(&self) {
+        self.poller.list_changes();
+    }
+
+    /// A server was looked up by id.
+    pub fn seen(&mut self, server: &Server, now: Timestamp) {
+        self.view.seen(server.clone(), now);
+    }
+
+    /// What others use of the project.
+    pub fn others(&self) -> Resources {
+        self.view.foreign()
+    }
+
+    /// A boot request was accepted: the quota has room.
+    pub fn accepted(&mut self) {
+        self.quota.accepted();
+        self.throttle.accepted();
+        self.refused = None;
+        self.list_changes();
+    }
+
+    /// A boot request was not accepted (rule 3).
+    pub fn boot_failed(&mut self, flavor_id: &str, error: &CloudError, now: Timestamp) {
+        match error.class {
+            ErrorClass::Quota => self.quota.refused(now, error.retry_after),
+            ErrorClass::NoCapacity => self.no_host(flavor_id, &error.message, now),
+            ErrorClass::Throttled | ErrorClass::Unavailable | ErrorClass::Auth => {
+                self.throttle.refused(now, error.retry_after);
+            }
+            // A flavor, a network or an image may have changed under us: read them again before the next launch.
+            ErrorClass::Invalid | ErrorClass::NotFound | ErrorClass::Conflict => self.facts_read = None,
+            ErrorClass::Unclear => self.list_changes(),
+        }
+        if error.class != ErrorClass::Unclear {
+            self.refused = Some((error.class, error.message.clone()));
+        }
+        if error.class == ErrorClass::Quota {
+            self.facts_read = None;
+        }
+    }
+
+    /// A server ended in ERROR: Nova tells "no valid host", and a quota passed in a race, only there.
+    pub fn server_failed(&mut self, flavor_id: &str, class: ErrorClass, message: &str, now: Timestamp) {
+        match class {
+            ErrorClass::Quota => {
+                self.quota.refused(now, None);
+                self.refused = Some((class, message.to_owned()));
+                self.facts_read = None;
+            }
+            ErrorClass::NoCapacity => self.no_host(flavor_id, message, now),
+            _ => {}
+        }
+    }
+
+    fn no_host(&mut self, flavor_id: &str, message: &str, now: Timestamp) {
+        let entry = self.hosts.entry(flavor_id.to_owned()).or_default();
+        entry.0.refused(now, None);
+        message.clone_into(&mut entry.1);
+    }
+
+    /// A server of this flavor became ACTIVE: there are hosts for it.
+    pub fn host_found(&mut self, flavor_id: &str) {
+        self.hosts.remove(flavor_id);
+    }
+
+    /// A launch of this image ended well, or did not.
+    pub fn launch_ended(&mut self, image_id: &str, good: bool, now: Timestamp) {
+        if self.health.len() > HEALTHS {
+            self.health.clear();
+        }
+        self.health.entry(image_id.to_owned()).or_default().record(good, now);
+    }
+
+    /// How the recent launches of an image went.
+    pub fn health(&self, image_id: &str) -> Option<&Health> {
+        self.health.get(image_id)
+    }
+
+    /// Whether anything may be launched here now, and when to ask again.
+    pub fn gate(&self, now: Timestamp) -> (Gate, Option<Timestamp>) {
+        let told = |fallback: &str| self.refused.as_ref().map_or_else(|| fallback.to_owned(), |(_, message)| message.clone());
+        let quota = gate(self.quota.answer(now), reason::QUOTA_EXCEEDED, || told("the project's quota is used up"));
+        if quota.0 != Gate::Open {
+            return quota;
+        }
+        gate(self.throttle.answer(now), reason::RATE_LIMITED, || told("the cloud asked for fewer requests"))
+    }
+
+    /// Whether this flavor and image may be launched here now, and when to ask again.
+    pub fn offer_gate(&self, flavor_id: &str, image_id: &str, now: Timestamp) -> (Gate, Option<Timestamp>) {
+        if let Some((pressure, message)) = self.hosts.get(flavor_id) {
+            return gate(pressure.answer(now), reason::NO_VALID_HOST, || message.clone());
+        }
+        let Some(health) = self.health.get(image_id) else { return (Gate::Open, None) };
+        gate(health.answer(now), reason::LAUNCHES_FAILING, || {
+            let (failed, of) = health.failed();
+            format!("{failed} of the last {of} launches of this image failed")
+        })
+    }
+
+    /// The back-pressure that the Provider shows: a quota, a host that is missing, a request for silence.
+    pub fn pressures(&self) -> Pressures {
+        let told = |class| self.refused.as_ref().filter(|(seen, _)| *seen == class).map(|(_, message)| message.clone());
+        Pressures {
+            quota: self.quota.active().then(|| told(ErrorClass::Quota).unwrap_or_default()),
+            no_host: self.hosts.values().next().map(|(_, message)| message.clone()),
+            throttled: self.throttle.active().then(|| told(ErrorClass::Throttled).unwrap_or_default()),
+        }
+    }
+
+    /// The flavor of this name or id, or the smallest with enough memory.
+    pub fn flavor(&self, wanted: &FlavorSelector) -> Option<&Flavor> {
+        if let Some(name) = &wanted.name {
+            return self.flavors.iter().find(|flavor| flavor.name == *name || flavor.id == *name);
+        }
+        let least = wanted.min_ram.and_then(|quantity| i64::try_from(quantity.mib()).ok())?;
+        let fits = |flavor: &&Flavor| {
+            flavor.resources.ram_mib >= least
+                && wanted.name_filter.as_ref().is_none_or(|filter| flavor.name.contains(filter.as_str()))
+        };
+        self.flavors.iter().filter(fits).min_by_key(|flavor| (flavor.resources.ram_mib, flavor.name.as_str()))
+    }
+
+    /// Whether flavors and limits should be read again.
+    pub fn facts_stale(&self, now: Timestamp) -> bool {
+        self.facts_read.is_none_or(|read| now.duration_since(read) >= FACTS_LAST)
+    }
+}
+
+/// What the Provider shows of the cloud's unwillingness.
+#[derive(Clone, Debug, Default)]
+pub struct Pressures {
+    /// The quota refuses.
+    pub quota: Option<String>,
+    /// No host can take some flavor.
+    pub no_host: Option<String>,
+    /// Fewer requests are asked for.
+    pub throttled: Option<String>,
+}
+
+fn gate(answer: Answer, reason: &'static str, message: impl FnOnce() -> String) -> (Gate, Option<Timestamp>) {
+    match answer {
+        Answer::Open => (Gate::Open, None),
+        Answer::Probe => (Gate::Probe(Blocked { reason, message: message() }), None),
+        Answer::ClosedUntil(until) => (Gate::Closed(Blocked { reason, message: message() }), Some(until)),
+    }
+}
+
+/// How long to wait before the credentials are tried again, and read again while they work.
+pub const fn reconnect_after(works: bool) -> Duration {
+    if works { Duration::from_secs(30) } else { Duration::from_secs(2) }
+}

@@ -1,0 +1,91 @@
+//! One version of one image on one provider: which is current, what its record shows, and how it goes.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::index::{Change, Key};
+use super::{Engine, Mark, records};
+use crate::api::{FINALIZER_IMAGE, ImageState, ProviderImage};
+
+/// A version's record changed.
+pub fn changed(engine: &mut Engine, change: &Change<ProviderImage>) {
+    let (Change::Updated(version, _) | Change::Removed(version)) = change;
+    let key = Key::of(&**version);
+    for (other, record) in engine.provider_images.iter() {
+        if other.namespace == key.namespace && record.spec.disk_image == version.spec.disk_image && record.spec.provider == version.spec.provider {
+            engine.marks_later.push(Mark::ProviderImage(other.clone()));
+        }
+    }
+    engine.mark(Mark::ProviderImage(key.clone()));
+    engine.mark(Mark::DiskImage(key.sibling(&version.spec.disk_image)));
+    engine.mark(Mark::Allocation);
+}
+
+/// The versions of an image on a provider that nodes may be booted from, newest first (rule 8).
+pub fn usable<'a>(engine: &'a Engine, image: &'a Key, provider: &'a str) -> Vec<&'a Arc<ProviderImage>> {
+    let mut versions: Vec<&Arc<ProviderImage>> = engine
+        .provider_images
+        .iter()
+        .filter(|(key, version)| {
+            key.namespace == image.namespace && *version.spec.disk_image == *image.name && version.spec.provider == provider
+        })
+        .map(|(_, version)| version)
+        .filter(|version| !version.spec.rejected && version.metadata.deletion_timestamp.is_none() && version.state() == ImageState::Ready)
+        .collect();
+    versions.sort_by_key(|version| Reverse(version.spec.version));
+    versions
+}
+
+/// The version that nodes are booted from.
+pub fn current(engine: &Engine, image: &Key, provider: &str) -> Option<Arc<ProviderImage>> {
+    usable(engine, image, provider).first().map(|version| Arc::clone(version))
+}
+
+/// Observe, act, report.
+pub fn reconcile(engine: &mut Engine, key: &Key) {
+    let Some(version) = engine.provider_images.get(key).cloned() else { return };
+    if version.metadata.deletion_timestamp.is_some() {
+        remove(engine, key, &version);
+        return;
+    }
+    report(engine, key, &version);
+}
+
+/// An image that others manage is only let go; before that, the DiskImage notes that it was rejected by hand, so that
+/// the same version never comes back by itself.
+fn remove(engine: &mut Engine, key: &Key, version: &Arc<ProviderImage>) {
+    if !version.finalizers().iter().any(|name| name == FINALIZER_IMAGE) || !super::disk_image::note_rejection(engine, version) {
+        return;
+    }
+    let rest: Vec<&String> = version.finalizers().iter().filter(|name| *name != FINALIZER_IMAGE).collect();
+    let change = json!({ "metadata": { "finalizers": rest } });
+    let (client, seen) = (engine.setup.client.clone(), Arc::clone(version));
+    engine.write_once(Mark::ProviderImage(key.clone()), async move { records::patch(&client, &*seen, change).await }, |engine, version: ProviderImage| {
+        engine.provider_images.remove(&version).into_iter().for_each(|change| changed(engine, &change));
+    });
+}
+
+fn report(engine: &mut Engine, key: &Key, version: &Arc<ProviderImage>) {
+    let image = key.sibling(&version.spec.disk_image);
+    let old = version.status.clone().unwrap_or_default();
+    let mut new = old.clone();
+    new.observed_generation = version.metadata.generation;
+    new.hostname = format!("{}-{}.template.{}", version.spec.disk_image, version.spec.version, version.spec.provider);
+    if let Some(id) = &version.spec.image_id {
+        new.image_id = Some(id.clone());
+        if new.state == ImageState::Building {
+            new.state = ImageState::Ready;
+            new.ready_at = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(engine.now));
+        }
+    }
+    if version.spec.rejected && new.state.may_become(ImageState::Rejected) {
+        new.state = ImageState::Rejected;
+    }
+    new.current = current(engine, &image, &version.spec.provider).is_some_and(|current| current.uid() == version.uid());
+    engine.report(Mark::ProviderImage(key.clone()), version, &old, &new, |engine, version: ProviderImage| {
+        engine.provider_images.wrote(version).into_iter().for_each(|change| changed(engine, &change));
+    });
+}
