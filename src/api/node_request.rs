@@ -36,18 +36,6 @@ use super::{
         json_path = ".status.position",
         description = "Place in the queue"
     ),
-    printcolumn(
-        name = "Pools",
-        type_ = "string",
-        json_path = ".spec.nodes[*].pool",
-        description = "What is asked for"
-    ),
-    printcolumn(
-        name = "Nodes",
-        type_ = "string",
-        json_path = ".status.nodes[*].poolNode",
-        description = "What was given"
-    ),
     printcolumn(name = "Provider", type_ = "string", json_path = ".status.provider"),
     printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Fulfilled\")].reason"),

@@ -62,7 +62,8 @@ pub struct ProviderSpec {
     pub limits: Option<ResourceLimits>,
     /// The most requests a second sent to this cloud, retries included.
     #[serde(default = "default_requests_per_second")]
-    #[schemars(range(min = 0.01, max = 1000.0))]
+    // A rule, because the server's own `minimum` rounds 0.01 down to 0 when it meets an integer.
+    #[x_kube(validation = ("self >= 0.01 && self <= 1000.0", "write a rate from 0.01 to 1000 requests a second, such as 10"))]
     pub requests_per_second: f64,
     /// How long a server may take from ACTIVE until it answers.
     #[serde(default = "default_boot_timeout")]
