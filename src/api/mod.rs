@@ -3,6 +3,8 @@
 //! Decides the shape of what users write and read: fields, bounds, defaults, and the rules the API server checks
 //! by itself. It must never do I/O, read a clock, or decide what the operator does.
 
+#![allow(clippy::duplicated_attributes, reason = "printer columns and fields of one type repeat it")]
+
 pub mod conditions;
 pub mod crds;
 pub mod disk_image;

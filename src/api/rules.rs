@@ -11,6 +11,8 @@ const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 const DNS_SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// What [`super::Duration`] reads.
 const DURATION: &str = "^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$";
+/// What [`super::Quantity`] reads.
+const QUANTITY: &str = "^[0-9]{1,9}([.][0-9]{1,9})?(Ki|Mi|Gi|Ti|M|G|T)$";
 
 fn rule(rule: String, message: String) -> Rule {
     Rule { rule, message: Some(Message::Message(message)), ..Rule::default() }
@@ -89,9 +91,10 @@ pub fn duration_or_off(min: &str, max: &str) -> Rule {
 #[must_use]
 pub fn memory() -> Rule {
     rule(
-        "type(self) == string && self.matches('^[0-9]{1,9}([.][0-9]{1,9})?(Ki|Mi|Gi|Ti|M|G|T)$') && \
-         quantity(self).compareTo(quantity('1Mi')) >= 0 && quantity(self).compareTo(quantity('1024Ti')) <= 0"
-            .into(),
+        format!(
+            "type(self) == string && self.matches('{QUANTITY}') && quantity(self).compareTo(quantity('1Mi')) >= 0 && \
+             quantity(self).compareTo(quantity('1024Ti')) <= 0"
+        ),
         "write an amount of memory with its unit, such as 8Gi or 8192Mi; a bare number would mean bytes".into(),
     )
 }
@@ -99,6 +102,15 @@ pub fn memory() -> Rule {
 /// A cron schedule of five fields or a macro such as `@daily`.
 #[must_use]
 pub fn cron() -> Rule {
+    rule(
+        format!("self.matches('{}')", cron_pattern()),
+        "write a cron schedule of five fields (minute 0-59, hour 0-23, day 1-31, month 1-12, weekday 0-7), \
+         such as \"14 2 * * *\", or @daily"
+            .into(),
+    )
+}
+
+fn cron_pattern() -> String {
     let values = [
         "[0-5]?[0-9]",
         "([01]?[0-9]|2[0-3])",
@@ -107,15 +119,10 @@ pub fn cron() -> Rule {
         "([0-7]|SUN|MON|TUE|WED|THU|FRI|SAT)",
     ];
     let fields = values.map(|value| {
-        let item = format!("([*]|{value}(-{value})?)(/[1-9][0-9]?)?");
+        let item = format!("({value}(-{value})?|([*]|{value}-{value})/[1-9][0-9]?|[*])");
         format!("{item}(,{item})*")
     });
-    rule(
-        format!("self.matches('^(@(hourly|daily|midnight|weekly|monthly)|{})$')", fields.join(" +")),
-        "write a cron schedule of five fields (minute 0-59, hour 0-23, day 1-31, month 1-12, weekday 0-7), \
-         such as \"14 2 * * *\", or @daily"
-            .into(),
-    )
+    format!("^(@(hourly|daily|weekly|monthly)|{})$", fields.join(" +"))
 }
 
 /// The name of a time zone.
@@ -186,4 +193,32 @@ pub fn forward_only<S: Copy>(all: &[S], name: fn(S) -> &'static str, may: fn(S, 
 
 fn example(kind: &str) -> String {
     kind.to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, string::string_regex};
+
+    use super::*;
+    use crate::api::{Duration, Quantity};
+
+    fn accepted(pattern: &str) -> impl Strategy<Value = String> {
+        string_regex(pattern.trim_start_matches('^').trim_end_matches('$')).unwrap()
+    }
+
+    proptest! {
+        /// What the API server lets through must never fail to decode: one such record would hide all of its kind.
+        #[test]
+        fn every_accepted_duration_is_read(text in accepted(DURATION)) {
+            prop_assume!(!text.is_empty() && text.len() <= Duration::MAX_LENGTH);
+            prop_assert!(text.parse::<Duration>().is_ok());
+        }
+
+        #[test]
+        fn every_accepted_quantity_is_read(text in accepted(QUANTITY)) {
+            // The rule's upper bound, in short: the pattern alone reaches further than 64 bits of bytes.
+            prop_assume!(!text.contains('T') || text.find(|c: char| !c.is_ascii_digit()) <= Some(6));
+            prop_assert!(text.parse::<Quantity>().is_ok());
+        }
+    }
 }
