@@ -1,6 +1,4 @@
 //! The definitions in `crds/` are what the types say, and hold what users and the API server count on.
-//!
-//! `UPDATE_CRDS=1 cargo test --test api` writes them anew.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -61,18 +59,12 @@ fn is_foreign(path: &str) -> bool {
 #[test]
 fn committed_definitions_are_the_generated_ones() {
     let generated: BTreeMap<_, _> = crds::yaml_files().unwrap().into_iter().collect();
-    if std::env::var_os("UPDATE_CRDS").is_some() {
-        fs::create_dir_all(root("crds")).unwrap();
-        for (name, yaml) in &generated {
-            fs::write(root("crds").join(name), yaml).unwrap();
-        }
-    }
     let committed: BTreeMap<_, _> = fs::read_dir(root("crds"))
         .unwrap()
         .map(|entry| entry.unwrap())
         .map(|entry| (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap()))
         .collect();
-    let update = "run `UPDATE_CRDS=1 cargo test --test api`";
+    let update = "run `make crds`";
     assert!(committed.keys().eq(generated.keys()), "crds/ has other files: {update}");
     for (name, yaml) in &generated {
         assert!(&committed[name] == yaml, "crds/{name} is out of date: {update}");
