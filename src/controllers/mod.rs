@@ -22,14 +22,18 @@ pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
 use crate::api::{DiskImage, NodeRequest, Pool, PoolNode, Provider, ProviderImage};
+use crate::ops::events::Severity;
 use crate::plan::allocation::Fairness;
 
 use self::index::{Change, Event, Key, Store};
@@ -60,6 +64,8 @@ pub enum Mark {
     Request(Key),
     /// A Pool's status.
     Pool(Key),
+    /// The figures that are shown, not counted.
+    Figures,
 }
 
 /// A clock that never jumps: the wall clock at start, moved by the monotonic one.
@@ -79,10 +85,14 @@ impl Clock {
     /// Now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        SignedDuration::try_from(self.started.elapsed())
-            .ok()
-            .and_then(|elapsed| self.at.checked_add(elapsed).ok())
-            .unwrap_or(self.at)
+        self.at(Instant::now())
+    }
+
+    /// The time of an instant.
+    #[must_use]
+    pub fn at(&self, instant: Instant) -> Timestamp {
+        let ahead = SignedDuration::try_from(instant.saturating_duration_since(self.started));
+        ahead.ok().and_then(|ahead| self.at.checked_add(ahead).ok()).unwrap_or(self.at)
     }
 
     /// The instant at which it will be `at`.
@@ -96,6 +106,8 @@ impl Clock {
 pub struct Engine {
     /// The handles the process gave us.
     pub setup: Setup,
+    /// The installation's unique name on everything made in a cloud (rule 10).
+    pub owner: String,
     /// Now: read once for each pass.
     pub now: Timestamp,
     /// All Providers.
@@ -116,11 +128,18 @@ pub struct Engine {
     pub creating: HashMap<Key, Creating>,
     /// The connection to each cloud, by Provider.
     pub connections: HashMap<Key, Connection>,
+    /// The nodes that carry a request's claim, by the request's uid.
+    pub claims: HashMap<String, BTreeSet<Key>>,
+    /// The uids that claims give for requests of one name.
+    pub claimed_names: HashMap<Key, BTreeSet<String>>,
     /// What each kind remembers between passes.
     pub memory: Memory,
+    /// Who may probe now.
+    pub probes: Arc<Semaphore>,
     marks: BTreeSet<Mark>,
     timers: BTreeMap<Timestamp, BTreeSet<Mark>>,
-    clock: Clock,
+    /// The clock that every decision goes by.
+    pub clock: Clock,
     arrivals: mpsc::UnboundedSender<Arrival>,
 }
 
@@ -131,6 +150,8 @@ pub struct Memory {
     pub fairness: Fairness,
     /// What the allocation said last.
     pub allocation: allocation::Outcome,
+    /// Providers.
+    pub providers: HashMap<Key, provider::Memory>,
     /// Requests.
     pub requests: node_request::Memory,
     /// Pools.
@@ -139,7 +160,19 @@ pub struct Memory {
     pub images: disk_image::Memory,
     /// Status writes under way, so that none is sent twice.
     pub writing: HashSet<Mark>,
+    /// When marks that are held back were last let through, and which wait.
+    paced: HashMap<Mark, Timestamp>,
+    waiting: HashSet<Mark>,
 }
+
+/// How many machines are probed at once: a handshake costs both sides processor time.
+const PROBES: usize = 128;
+/// How long a watch or the engine may be silent before the process counts as stuck.
+const SILENCE: Duration = Duration::from_secs(90);
+/// How often the figures are made anew.
+const FIGURES_EVERY: Duration = Duration::from_secs(5);
+/// Pause before a write that was not answered is decided anew.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Something must be reconciled in this pass.
@@ -156,6 +189,104 @@ impl Engine {
     pub fn wake_in(&mut self, after: Duration, mark: Mark) {
         let at = SignedDuration::try_from(after).ok().and_then(|after| self.now.checked_add(after).ok());
         self.wake(at.unwrap_or(Timestamp::MAX), mark);
+    }
+
+    /// The time after that long.
+    #[must_use]
+    pub fn after(&self, after: Duration) -> Timestamp {
+        SignedDuration::try_from(after).ok().and_then(|after| self.now.checked_add(after).ok()).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Something must be reconciled, but not more often than that: now if the last time is long enough ago.
+    pub fn mark_within(&mut self, every: Duration, mark: Mark) {
+        if !self.memory.waiting.insert(mark.clone()) {
+            return;
+        }
+        let last = self.memory.paced.get(&mark).copied();
+        let at = last.and_then(|last| last.checked_add(SignedDuration::try_from(every).ok()?).ok());
+        self.wake(at.map_or(self.now, |at| at.max(self.now)), mark);
+    }
+
+    /// Writes one record, unless a write of it is under way already; the answer is applied, or the mark comes again.
+    pub fn write_once<T: Send + 'static>(
+        &mut self,
+        mark: Mark,
+        call: impl Future<Output = Result<T, records::WriteError>> + Send + 'static,
+        apply: impl FnOnce(&mut Engine, T) + Send + 'static,
+    ) {
+        if !self.memory.writing.insert(mark.clone()) {
+            return;
+        }
+        self.spawn(async move {
+            let answer = call.await;
+            move |engine: &mut Engine| {
+                engine.memory.writing.remove(&mark);
+                match answer {
+                    Ok(written) => {
+                        apply(engine, written);
+                        engine.mark(mark);
+                    }
+                    Err(records::WriteError::NotFound) => {}
+                    Err(records::WriteError::Conflict) => engine.wake_in(WRITE_AGAIN / 10, mark),
+                    Err(error) => {
+                        tracing::warn!(?mark, %error, "not written; deciding anew");
+                        engine.wake_in(WRITE_AGAIN, mark);
+                    }
+                }
+            }
+        });
+    }
+
+    /// Writes a status if it says something else than before, and tells people of conditions that turned.
+    pub fn report<K, S>(
+        &mut self,
+        mark: Mark,
+        seen: &Arc<K>,
+        old: &S,
+        new: &S,
+        apply: impl FnOnce(&mut Engine, K) + Send + 'static,
+    ) where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+        S: serde::Serialize,
+    {
+        if self.memory.writing.contains(&mark) {
+            return;
+        }
+        let Some(change) = records::difference(old, new) else { return };
+        turned(&self.setup, &**seen, old, new);
+        let (client, seen) = (self.setup.client.clone(), Arc::clone(seen));
+        self.write_once(mark, async move { records::patch_status(&client, &*seen, change).await }, apply);
+    }
+
+    /// The records of a provider's nodes that have one of these servers.
+    #[must_use]
+    pub fn records_with(&self, provider: &Key, gone: &[String], changed: &[String]) -> Vec<String> {
+        if gone.is_empty() && changed.is_empty() {
+            return Vec::new();
+        }
+        let ids: HashSet<&str> = gone.iter().chain(changed).map(String::as_str).collect();
+        let has = |runtime: &NodeRuntime| runtime.server_id.as_deref().is_some_and(|id| ids.contains(id));
+        self.runtime
+            .iter()
+            .filter(|(_, runtime)| runtime.key.namespace == provider.namespace && has(runtime))
+            .map(|(uid, _)| uid.clone())
+            .collect()
+    }
+
+    /// The records of a provider's nodes whose next step depends on when the cloud was listed.
+    #[must_use]
+    pub fn searching(&self, provider: &Key) -> Vec<String> {
+        self.runtime
+            .iter()
+            .filter(|(_, runtime)| runtime.server_id.is_none() && runtime.permit.is_none() && runtime.key.namespace == provider.namespace)
+            .map(|(uid, _)| uid.clone())
+            .collect()
     }
 
     /// Does slow work beside the engine; what it returns is applied to the engine when it is done.
@@ -221,6 +352,9 @@ impl Engine {
         }
         // Each reconcile may mark more; what it marks of an earlier kind waits for the next round.
         while let Some(mark) = self.marks.pop_first() {
+            if self.memory.waiting.remove(&mark) {
+                self.memory.paced.insert(mark.clone(), self.now);
+            }
             match mark {
                 Mark::Provider(key) => provider::reconcile(self, &key),
                 Mark::DiskImage(key) => disk_image::reconcile(self, &key),
@@ -229,8 +363,16 @@ impl Engine {
                 Mark::Allocation => allocation::reconcile(self),
                 Mark::Request(key) => node_request::reconcile(self, &key),
                 Mark::Pool(key) => pool::reconcile(self, &key),
+                Mark::Figures => self.figures(),
             }
         }
+    }
+
+    /// Shows the figures, and that the engine lives, also in a world where nothing happens.
+    fn figures(&mut self) {
+        pool::figures(self);
+        disk_image::figures(self);
+        self.wake_in(FIGURES_EVERY, Mark::Figures);
     }
 
     async fn next(&mut self, arrivals: &mut mpsc::UnboundedReceiver<Arrival>) -> bool {
@@ -264,8 +406,33 @@ fn deliver(arrivals: &mpsc::UnboundedSender<Arrival>, arrival: Arrival) {
     }
 }
 
+/// Tells people, in an event, of every condition that turned.
+fn turned<K, S>(setup: &Setup, seen: &K, old: &S, new: &S)
+where
+    K: kube::Resource<DynamicType = ()>,
+    S: serde::Serialize,
+{
+    let conditions = |status: &S| -> Vec<Condition> {
+        let value = serde_json::to_value(status).ok();
+        value.and_then(|mut value| serde_json::from_value(value["conditions"].take()).ok()).unwrap_or_default()
+    };
+    let before = conditions(old);
+    for condition in conditions(new) {
+        let same = before.iter().find(|old| old.type_ == condition.type_).is_some_and(|old| old.status == condition.status);
+        if same || condition.status == "Unknown" {
+            continue;
+        }
+        let severity = if condition.status == "True" { Severity::Normal } else { Severity::Warning };
+        let note = format!("{} is {}: {}", condition.type_, condition.status, condition.message);
+        setup.events.publish(&seen.object_ref(&()), severity, &condition.reason, note);
+    }
+}
+
 /// Runs until told to stop.
-pub async fn run(setup: Setup) {
+pub async fn run(setup: Setup) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let owner = setup.owner().await?;
+    let synced = setup.readiness.gate("records listed");
+    let beat = setup.heartbeats.watch_loop("engine", SILENCE);
     let (sender, mut arrivals) = mpsc::unbounded_channel();
     let clock = Clock::start();
     let mut engine = Engine {
@@ -280,8 +447,12 @@ pub async fn run(setup: Setup) {
         runtime: HashMap::new(),
         creating: HashMap::new(),
         connections: HashMap::new(),
+        claims: HashMap::new(),
+        claimed_names: HashMap::new(),
+        probes: Arc::new(Semaphore::new(PROBES)),
+        owner,
         memory: Memory::default(),
-        marks: BTreeSet::from([Mark::Allocation]),
+        marks: BTreeSet::from([Mark::Allocation, Mark::Figures]),
         timers: BTreeMap::new(),
         arrivals: sender,
         setup,
@@ -294,8 +465,12 @@ pub async fn run(setup: Setup) {
     engine.watch(|engine| &mut engine.requests, |engine, change| node_request::changed(engine, change));
     while engine.next(&mut arrivals).await {
         engine.pass();
-        engine.setup.alive("engine");
+        beat.beat();
+        if engine.synced() {
+            synced.open();
+        }
     }
+    Ok(())
 }
 
 impl Engine {
@@ -310,9 +485,10 @@ impl Engine {
             + Sync
             + 'static,
     {
-        for api in self.setup.apis::<K>() {
+        for api in self.setup.apis() {
             let arrivals = self.arrivals.clone();
-            let alive = self.setup.heartbeat(&format!("watch {}", K::plural(&())));
+            let beat = self.setup.heartbeats.watch_loop(format!("watch {} {}", K::plural(&()), api.resource_url()), SILENCE);
+            let alive = move || beat.beat();
             let shutdown = self.setup.shutdown.clone();
             let tell = move |event: Event<K>| {
                 let apply: Arrival = Box::new(move |engine: &mut Engine| {

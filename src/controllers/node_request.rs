@@ -72,21 +72,21 @@ fn claimed_by<'a>(engine: &'a Engine, request: &'a str) -> impl Iterator<Item = 
 
 /// Observe and report.
 pub fn reconcile(engine: &mut Engine, key: &Key) {
-    match engine.requests.get(key).cloned() {
-        Some(request) if request.metadata.deletion_timestamp.is_none() => report(engine, key, &request),
-        Some(_) => {}
-        None => release_orphans(engine, key),
+    release_orphans(engine, key);
+    if let Some(request) = engine.requests.get(key).filter(|r| r.metadata.deletion_timestamp.is_none()).cloned() {
+        report(engine, key, &request);
     }
 }
 
 /// Nodes claimed by a request of this name that we do not see: it is asked for before they are released.
 fn release_orphans(engine: &mut Engine, key: &Key) {
+    let seen = engine.requests.get(key).and_then(|request| request.uid());
     let orphans: HashSet<String> = engine
         .claimed_names
         .get(key)
         .into_iter()
         .flatten()
-        .filter(|uid| !engine.memory.requests.proven_gone(uid))
+        .filter(|uid| seen.as_ref() != Some(*uid) && !engine.memory.requests.proven_gone(uid))
         .cloned()
         .collect();
     for uid in orphans {

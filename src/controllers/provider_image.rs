@@ -14,11 +14,17 @@ use crate::api::{FINALIZER_IMAGE, ImageState, ProviderImage};
 pub fn changed(engine: &mut Engine, change: &Change<ProviderImage>) {
     let (Change::Updated(version, _) | Change::Removed(version)) = change;
     let key = Key::of(&**version);
-    for (other, record) in engine.provider_images.iter() {
-        if other.namespace == key.namespace && record.spec.disk_image == version.spec.disk_image && record.spec.provider == version.spec.provider {
-            engine.marks_later.push(Mark::ProviderImage(other.clone()));
-        }
-    }
+    let siblings: Vec<Key> = engine
+        .provider_images
+        .iter()
+        .filter(|(other, record)| {
+            other.namespace == key.namespace
+                && record.spec.disk_image == version.spec.disk_image
+                && record.spec.provider == version.spec.provider
+        })
+        .map(|(other, _)| other.clone())
+        .collect();
+    siblings.into_iter().for_each(|other| engine.mark(Mark::ProviderImage(other)));
     engine.mark(Mark::ProviderImage(key.clone()));
     engine.mark(Mark::DiskImage(key.sibling(&version.spec.disk_image)));
     engine.mark(Mark::Allocation);
@@ -49,6 +55,15 @@ pub fn reconcile(engine: &mut Engine, key: &Key) {
     let Some(version) = engine.provider_images.get(key).cloned() else { return };
     if version.metadata.deletion_timestamp.is_some() {
         remove(engine, key, &version);
+        return;
+    }
+    if !version.spec.managed && engine.disk_images.get(&key.sibling(&version.spec.disk_image)).is_none() {
+        // Nothing in the cloud is ours here: without its DiskImage the record says nothing any more.
+        let (client, seen) = (engine.setup.client.clone(), Arc::clone(&version));
+        engine.write_once(Mark::ProviderImage(key.clone()), async move { records::delete(&client, &*seen).await }, |engine, version| {
+            let change = version.and_then(|version: ProviderImage| engine.provider_images.wrote(version));
+            change.into_iter().for_each(|change| changed(engine, &change));
+        });
         return;
     }
     report(engine, key, &version);

@@ -1,9 +1,18 @@
 //! What the process hands to the controllers when it may act. Handles only: nothing here runs or decides.
 
-use kube::Client;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::core::{DeserializeGuard, NamespaceResourceScope, Resource};
+use kube::{Api, Client, ResourceExt};
+use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use super::index::Key;
 use super::metrics::Metrics;
+use crate::cloud::openstack::CallObserver;
+use crate::cloud::poller::PollSettings;
 use crate::ops::events::Events;
 use crate::ops::heartbeats::{Heartbeats, Readiness};
 use crate::ops::lease::LeaderGuard;
@@ -29,6 +38,50 @@ pub struct Setup {
     pub readiness: Readiness,
     /// Where events are handed in.
     pub events: Events,
+    /// How clouds are listed.
+    pub polling: PollSettings,
     /// Cancelled when the process must end; the controllers then return within a second.
     pub shutdown: CancellationToken,
+}
+
+/// The deadline of the one call that asks who we are.
+const OWNER_DEADLINE: Duration = Duration::from_secs(10);
+
+impl Setup {
+    /// One handle for each watched namespace, or one for all.
+    #[must_use]
+    pub fn apis<K>(&self) -> Vec<Api<DeserializeGuard<K>>>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned,
+    {
+        if self.watch_namespaces.is_empty() {
+            return vec![Api::all(self.client.clone())];
+        }
+        self.watch_namespaces.iter().map(|namespace| Api::namespaced(self.client.clone(), namespace)).collect()
+    }
+
+    /// The installation's unique name: the uid of the namespace it lives in, which no other installation shares, and
+    /// which a cluster restored from a backup keeps.
+    pub async fn owner(&self) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let namespace = tokio::time::timeout(OWNER_DEADLINE, namespaces.get(&self.namespace)).await??;
+        namespace.uid().ok_or_else(|| format!("the namespace {} has no uid", self.namespace).into())
+    }
+
+    /// Counts the calls to one cloud.
+    #[must_use]
+    pub fn observer(&self, provider: &Key) -> Arc<dyn CallObserver> {
+        Arc::new(Observer { metrics: self.metrics.clone(), provider: provider.to_string() })
+    }
+}
+
+struct Observer {
+    metrics: Metrics,
+    provider: String,
+}
+
+impl CallObserver for Observer {
+    fn called(&self, service: &'static str, call: &'static str, result: &'static str, took: Duration) {
+        self.metrics.cloud_call(&self.provider, service, call, result, took);
+    }
 }

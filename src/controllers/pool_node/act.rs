@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::super::runtime::NodeRuntime;
 use super::super::{Engine, Mark, records};
@@ -31,6 +32,11 @@ const ENOUGH_NOT_FOUND: u32 = 2;
 const HELD_AFTER_RELEASE: SignedDuration = SignedDuration::from_hours(24);
 /// Re-checks of an idle node that must fail in a row before it is replaced: a lost packet is no lost node.
 const RECHECK_ATTEMPTS: u32 = 3;
+/// How long one re-check may take.
+const RECHECK_PATIENCE: Duration = Duration::from_secs(10);
+/// First and longest pause between two probes of a machine that boots.
+const FIRST_PROBE_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PROBE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Performs a step.
 pub fn perform(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, step: Step) {
@@ -217,7 +223,7 @@ fn start_probe(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     let recheck = node.state() == crate::api::NodeState::Ready;
     let timeout = engine.providers.get(&key.sibling(&node.spec.provider)).map_or(super::UNKNOWN_BOOT_TIMEOUT, |p| p.spec.boot_timeout.as_std());
     let kind = node.spec.probe;
-    let limit = Arc::clone(&engine.memory.probes);
+    let limit = Arc::clone(&engine.probes);
     with(engine, uid, |runtime| runtime.probe = Probe::Running);
     let uid = uid.to_owned();
     engine.spawn(async move {
@@ -231,9 +237,26 @@ fn start_probe(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
 
 async fn probe_first(kind: ProbeKind, target: SocketAddr, timeout: Duration) -> Result<Vec<String>, probe::ProbeError> {
     match kind {
-        ProbeKind::Ssh => probe::await_ssh(target, timeout).await,
-        ProbeKind::Tcp => probe::await_tcp(target, timeout).await.map(|()| Vec::new()),
+        ProbeKind::Ssh => answered(timeout, |until| probe::probe_ssh(target, until)).await,
+        ProbeKind::Tcp => answered(timeout, |until| probe::probe_tcp(target, until)).await.map(|()| Vec::new()),
         ProbeKind::None => Ok(Vec::new()),
+    }
+}
+
+/// Tries until the machine answers or the time is over.
+async fn answered<T, F>(timeout: Duration, attempt: impl Fn(Instant) -> F) -> Result<T, probe::ProbeError>
+where
+    F: Future<Output = Result<T, probe::ProbeError>>,
+{
+    let deadline = Instant::now() + timeout;
+    let mut pause = FIRST_PROBE_PAUSE;
+    loop {
+        match attempt(deadline).await {
+            Err(error) if Instant::now() + pause >= deadline => return Err(error),
+            Err(_) => tokio::time::sleep(pause).await,
+            answer => return answer,
+        }
+        pause = (pause * 2).min(LONGEST_PROBE_PAUSE);
     }
 }
 
@@ -241,8 +264,8 @@ async fn probe_again(kind: ProbeKind, target: SocketAddr, known: &[String]) -> R
     let mut attempt = 1;
     loop {
         let answer = match kind {
-            ProbeKind::Ssh => probe::recheck_ssh(target, known).await,
-            ProbeKind::Tcp => probe::await_tcp(target, probe::CONNECT_TIMEOUT).await,
+            ProbeKind::Ssh => probe::recheck_ssh(target, known, Instant::now() + RECHECK_PATIENCE).await,
+            ProbeKind::Tcp => probe::probe_tcp(target, Instant::now() + RECHECK_PATIENCE).await,
             ProbeKind::None => Ok(()),
         };
         match answer {
@@ -328,18 +351,23 @@ fn looked_up(engine: &mut Engine, provider: &Key, uid: &str, answer: Result<crat
     with(engine, uid, |runtime| {
         runtime.busy = false;
         runtime.looked_up = Some(now);
-    });
-    match answer {
-        Ok(server) => {
-            with(engine, uid, |runtime| runtime.not_found = 0);
-            engine.connections.get_mut(provider).into_iter().for_each(|connection| connection.seen(&server, now));
+        match &answer {
+            Ok(_) => runtime.not_found = 0,
+            Err(error) if error.class == ErrorClass::NotFound => {
+                runtime.not_found += 1;
+                runtime.gone =
+                    runtime.not_found >= ENOUGH_NOT_FOUND || matches!(runtime.deletion, Deletion::Accepted { .. });
+            }
+            Err(error) => tracing::warn!(node = %runtime.key, %error, "server could not be looked up"),
         }
-        Err(error) if error.class == ErrorClass::NotFound => with(engine, uid, |runtime| {
-            runtime.not_found += 1;
-            runtime.gone =
-                runtime.not_found >= ENOUGH_NOT_FOUND || matches!(runtime.deletion, Deletion::Accepted { .. });
-        }),
-        Err(error) => tracing::warn!(uid, %error, "server could not be looked up"),
+    });
+    // What a list did not show and a look-up does belongs into the view again.
+    if answer.is_ok() {
+        engine.connections.get(provider).into_iter().for_each(|connection| connection.list_all());
+    }
+    let gone = engine.runtime.get(uid).filter(|runtime| runtime.gone).and_then(|runtime| runtime.server_id.clone());
+    if let (Some(id), Some(connection)) = (gone, engine.connections.get(provider)) {
+        connection.prove_gone(&id);
     }
     engine.mark(Mark::Node(uid.to_owned()));
 }

@@ -14,14 +14,15 @@ use kube::ResourceExt;
 
 use super::index::{Change, Key};
 use super::runtime::NodeRuntime;
-use super::{Engine, Mark};
+use super::{Engine, Mark, pool, provider};
 use crate::api::pool_node::OnRelease;
 use crate::api::{ANNOTATION_LAUNCHED_BY, NodeState, PoolNode, RequestState};
 use crate::cloud::{Server, ServerStatus};
 use crate::plan;
 use crate::plan::node::{Boot, Claim, Decision, Hold, Observation, Probe, Sighting, State, Status};
 
-pub use self::launch::adopt_permit;
+pub use self::act::{claim, condemn};
+pub use self::launch::{adopt_permit, server_name};
 
 /// Longest launch and boot times of a node whose Provider is gone or not known.
 const UNKNOWN_LAUNCH_TIMEOUT: Duration = Duration::from_secs(600);
@@ -33,14 +34,37 @@ pub fn changed(engine: &mut Engine, change: &Change<PoolNode>) {
         Change::Updated(node, _) => {
             let Some(uid) = node.uid() else { return };
             meet(engine, node, &uid);
+            if let Some(claim) = &node.spec.claim_ref {
+                engine.claims.entry(claim.uid.clone()).or_default().insert(Key::of(&**node));
+                let name = Key::new(&claim.namespace, &claim.name);
+                engine.claimed_names.entry(name).or_default().insert(claim.uid.clone());
+            }
             engine.mark(Mark::Node(uid));
             mark_neighbours(engine, node);
         }
         Change::Removed(node) => {
+            forget_claim(engine, node);
             if let Some(uid) = node.uid() {
                 engine.runtime.remove(&uid);
             }
             mark_neighbours(engine, node);
+        }
+    }
+}
+
+fn forget_claim(engine: &mut Engine, node: &PoolNode) {
+    let Some(claim) = &node.spec.claim_ref else { return };
+    let Some(nodes) = engine.claims.get_mut(&claim.uid) else { return };
+    nodes.remove(&Key::of(node));
+    if !nodes.is_empty() {
+        return;
+    }
+    engine.claims.remove(&claim.uid);
+    let name = Key::new(&claim.namespace, &claim.name);
+    if let Some(uids) = engine.claimed_names.get_mut(&name) {
+        uids.remove(&claim.uid);
+        if uids.is_empty() {
+            engine.claimed_names.remove(&name);
         }
     }
 }
@@ -54,8 +78,6 @@ fn mark_neighbours(engine: &mut Engine, node: &PoolNode) {
         engine.mark(Mark::Request(Key::new(&claim.namespace, &claim.name)));
     }
 }
-
-use super::{pool, provider};
 
 /// First sight of a record: who may have booted it?
 fn meet(engine: &mut Engine, node: &PoolNode, uid: &str) {
@@ -194,7 +216,7 @@ fn sighting(engine: &Engine, node: &PoolNode, runtime: &NodeRuntime) -> Sighting
     }
     let Some(connection) = engine.connection_of(node) else { return Sighting::Unlisted };
     match connection.server_of(node, runtime.server_id.as_deref()) {
-        Some(server) => Sighting::Present(status(server, runtime, engine.now)),
+        Some(server) => Sighting::Present(status(&server, runtime, engine.now)),
         None => match (connection.listed(), connection.listed_full()) {
             (Some(listed), Some(listed_full)) => Sighting::Missing { listed, listed_full },
             _ => Sighting::Unlisted,
@@ -207,7 +229,7 @@ fn status(server: &Server, runtime: &NodeRuntime, now: Timestamp) -> Status {
         ServerStatus::Active => Status::Active { since: runtime.active_since.unwrap_or(now) },
         ServerStatus::Error => Status::Error,
         ServerStatus::SoftDeleted => Status::SoftDeleted,
-        ServerStatus::Other => Status::Stopped,
+        ServerStatus::Other | ServerStatus::Deleting => Status::Stopped,
         // UNKNOWN is never taken for gone or broken; DELETED was taken for gone before.
         ServerStatus::Build | ServerStatus::Unknown | ServerStatus::Deleted => Status::Building,
     }

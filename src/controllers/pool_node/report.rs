@@ -29,7 +29,7 @@ pub fn address(engine: &Engine, node: &PoolNode, uid: &str) -> Option<IpAddr> {
     runtime.floating_ip.or(seen).or_else(recorded)
 }
 
-fn server<'a>(engine: &'a Engine, node: &PoolNode) -> Option<&'a Server> {
+fn server(engine: &Engine, node: &PoolNode) -> Option<Arc<Server>> {
     let uid = node.uid()?;
     let runtime = engine.runtime.get(&uid)?;
     engine.connection_of(node)?.server_of(node, runtime.server_id.as_deref())

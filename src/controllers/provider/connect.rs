@@ -16,8 +16,9 @@ use super::connection::{Connection, Identity, reconnect_after};
 use crate::api::conditions::reason;
 use crate::api::Provider;
 use crate::api::provider::Interface;
-use crate::cloud::openstack::{CloudConfig, OpenStack, Options};
-use crate::cloud::view::{Poller, ViewNews};
+use crate::cloud::openstack::{self, CloudConfig, OpenStack, Options};
+use crate::cloud::poller::{Poller, SharedView, ViewUpdate};
+use crate::cloud::view::View;
 use crate::cloud::{Cloud, CloudError, ErrorClass, Flavor, Limits};
 
 /// Why a Provider is not connected.
@@ -54,10 +55,10 @@ fn connect(engine: &mut Engine, key: Key, provider: Arc<Provider>) {
     let options = Options {
         requests_per_second: provider.spec.requests_per_second,
         region: provider.spec.region.clone(),
-        interface: Some(interface(provider.spec.interface).to_owned()),
-        provider: key.to_string(),
-        owner: engine.setup.owner.clone(),
-        observer: engine.setup.observer(&key),
+        interface: Some(interface(provider.spec.interface)),
+        provider_key: key.to_string(),
+        owner: engine.owner.clone(),
+        observer: Some(engine.setup.observer(&key)),
     };
     engine.spawn(async move {
         let found = attempt(&client, &key, &provider, options, known).await;
@@ -86,7 +87,7 @@ async fn attempt(client: &Client, key: &Key, provider: &Provider, options: Optio
         return Ok(Found::Unchanged);
     }
     let invalid = |error: &dyn std::fmt::Display| Failure { reason: reason::SECRET_INVALID, message: format!("the Secret {name}: {error}") };
-    let config = CloudConfig::from_clouds_yaml(&clouds.0, &provider.spec.cloud.cloud_name, authority).map_err(|error| invalid(&error))?;
+    let config = CloudConfig::from_yaml(&clouds.0, &provider.spec.cloud.cloud_name, authority).map_err(|error| invalid(&error))?;
     let cloud = OpenStack::new(config, options).map_err(|error| invalid(&error))?;
     cloud.check().await.map_err(|error| explained(&error))?;
     Ok(Found::Connected { fingerprint, cloud: Arc::new(cloud) })
@@ -118,11 +119,11 @@ fn fingerprint(provider: &Provider, clouds: &[u8], authority: Option<&[u8]>) -> 
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-const fn interface(interface: Interface) -> &'static str {
+const fn interface(interface: Interface) -> openstack::Interface {
     match interface {
-        Interface::Public => "public",
-        Interface::Internal => "internal",
-        Interface::Admin => "admin",
+        Interface::Public => openstack::Interface::Public,
+        Interface::Internal => openstack::Interface::Internal,
+        Interface::Admin => openstack::Interface::Admin,
     }
 }
 
@@ -145,39 +146,48 @@ fn connected(engine: &mut Engine, key: &Key, found: Result<Found, Failure>) {
 
 /// A new connection starts with an empty view: nothing is launched before a complete list.
 fn install(engine: &mut Engine, key: &Key, fingerprint: String, cloud: Arc<dyn Cloud>) {
-    let identity = Identity { owner: engine.setup.owner.clone(), provider: key.to_string() };
+    let identity = Identity { owner: engine.owner.clone(), provider: key.to_string() };
+    let view = SharedView::new(View::new(&identity.owner, &identity.provider));
+    let (updates, mut news) = tokio::sync::mpsc::channel(16);
+    let (poller, handle) = Poller::new(Arc::clone(&cloud), view, engine.setup.polling, updates);
+    tracing::info!(provider = %key, "connected");
+    let connection = Connection::new(fingerprint.clone(), identity, cloud, handle, engine.clock);
+    engine.connections.insert(key.clone(), connection);
+    engine.memory.providers.entry(key.clone()).or_default().listed = false;
     let send = engine.sender();
     let provider = key.clone();
-    let made_for = fingerprint.clone();
-    let poller = Poller::start(Arc::clone(&cloud), engine.setup.polling.clone(), move |news: ViewNews| {
-        let (provider, made_for) = (provider.clone(), made_for.clone());
-        send(Box::new(move |engine: &mut Engine| listed(engine, &provider, &made_for, news)));
+    // Both end when the connection is dropped: the poller with its last handle, the relay with the poller.
+    tokio::spawn(poller.run());
+    tokio::spawn(async move {
+        while let Some(update) = news.recv().await {
+            let (provider, made_for) = (provider.clone(), fingerprint.clone());
+            send(Box::new(move |engine: &mut Engine| listed(engine, &provider, &made_for, update)));
+        }
     });
-    tracing::info!(provider = %key, "connected");
-    engine.connections.insert(key.clone(), Connection::new(fingerprint, identity, cloud, poller));
 }
 
-/// A list arrived, or failed: the view takes it, and what changed is reconciled.
-fn listed(engine: &mut Engine, key: &Key, made_for: &str, news: ViewNews) {
-    let now = engine.now;
+/// A list arrived, or failed: what changed is reconciled.
+fn listed(engine: &mut Engine, key: &Key, made_for: &str, update: ViewUpdate) {
     let Some(connection) = engine.connections.get_mut(key).filter(|c| c.fingerprint == made_for) else { return };
     let failed_before = connection.error.is_some();
-    let first = connection.listed_full().is_none();
-    match news {
-        Ok((query, list)) => {
-            connection.error = None;
-            let changed = connection.view_mut().apply(query, list, now);
-            let searching = engine.searching(key);
-            changed.into_iter().chain(searching).for_each(|record| super::super::pool_node::server_changed(engine, &record));
-            if query == crate::cloud::ServerQuery::Full {
-                super::super::leaks::listed(engine, key);
-            }
-        }
-        Err(error) => {
-            tracing::warn!(provider = %key, %error, "servers could not be listed");
-            connection.error = Some(error);
-        }
+    let full = update.full;
+    let changed = connection.records_of(&update.delta.changed);
+    connection.error = update.error;
+    if let Some(error) = &connection.error {
+        tracing::warn!(provider = %key, %error, "servers could not be listed");
     }
+    let gone = engine.records_with(key, &update.delta.gone, &update.delta.changed);
+    let searching = if full { engine.searching(key) } else { Vec::new() };
+    for record in changed.into_iter().chain(gone).chain(searching) {
+        super::super::pool_node::server_changed(engine, &record);
+    }
+    if update.delta.foreign {
+        engine.mark(Mark::Allocation);
+    }
+    if full {
+        super::super::leaks::listed(engine, key);
+    }
+    let first = full && !std::mem::replace(&mut engine.memory.providers.entry(key.clone()).or_default().listed, true);
     let failing = engine.connections.get(key).is_some_and(|connection| connection.error.is_some());
     if first || failed_before != failing {
         super::mark_users(engine, key);

@@ -10,11 +10,13 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::api::conditions::reason;
 use crate::api::{FlavorSelector, PoolNode};
-use crate::cloud::view::{Poller, ServerView};
+use crate::cloud::poller::PollHandle;
+use crate::cloud::view::ByName;
 use crate::cloud::{Cloud, CloudError, ErrorClass, Flavor, Limits, Ownership, Resources, Server};
 use crate::plan::allocation::{Blocked, Gate};
 use crate::plan::pressure::{Answer, Health, Pressure};
 
+use super::super::Clock;
 use super::super::pool_node::server_name;
 
 /// How long flavors and limits are believed.
@@ -36,8 +38,8 @@ pub struct Connection {
     pub error: Option<CloudError>,
     cloud: Arc<dyn Cloud>,
     identity: Identity,
-    view: ServerView,
-    poller: Poller,
+    poller: PollHandle,
+    clock: Clock,
     quota: Pressure,
     throttle: Pressure,
     refused: Option<(ErrorClass, String)>,
@@ -56,17 +58,17 @@ pub struct Identity {
 
 impl Connection {
     /// A connection that has seen nothing yet.
-    pub fn new(fingerprint: String, identity: Identity, cloud: Arc<dyn Cloud>, poller: Poller) -> Self {
+    pub fn new(fingerprint: String, identity: Identity, cloud: Arc<dyn Cloud>, poller: PollHandle, clock: Clock) -> Self {
         Self {
             fingerprint,
             flavors: Vec::new(),
             limits: None,
             facts_read: None,
             error: None,
-            view: ServerView::new(&identity.owner, &identity.provider),
             cloud,
             identity,
             poller,
+            clock,
             quota: Pressure::default(),
             throttle: Pressure::default(),
             refused: None,
@@ -89,67 +91,69 @@ impl Connection {
         }
     }
 
-    /// The cloud's servers, as last seen.
-    pub const fn view(&self) -> &ServerView {
-        &self.view
-    }
-
-    /// The cloud's servers, to take news.
-    pub const fn view_mut(&mut self) -> &mut ServerView {
-        &mut self.view
-    }
-
     /// The server of a node: by id, else by its unique name and the record's uid (rule 2).
-    pub fn server_of(&self, node: &PoolNode, id: Option<&str>) -> Option<&Server> {
-        match id {
-            Some(id) => self.view.by_id(id),
-            None => {
-                let uid = node.metadata.uid.as_deref()?;
-                self.view.by_name(&server_name(node)).filter(|server| {
-                    server.ownership.as_ref().is_some_and(|ownership| ownership.record == uid)
-                })
-            }
+    pub fn server_of(&self, node: &PoolNode, id: Option<&str>) -> Option<Arc<Server>> {
+        let view = self.poller.view().read();
+        if let Some(id) = id {
+            return view.get(id).map(Arc::clone);
+        }
+        let uid = node.metadata.uid.as_deref()?;
+        let ours = |server: &Arc<Server>| server.ownership.as_ref().is_some_and(|ownership| ownership.record == uid);
+        match view.by_name(&server_name(node)) {
+            ByName::One(server) => Some(server).filter(ours),
+            ByName::Unknown | ByName::Several(_) => None,
         }
     }
 
-    /// Whether a server was reported as deleted.
+    /// Whether a server is proven gone.
     pub fn gone(&self, id: &str) -> bool {
-        self.view.is_gone(id)
+        self.poller.view().read().is_gone(id)
     }
 
-    /// When the last complete list of any kind was taken.
-    pub const fn listed(&self) -> Option<Timestamp> {
-        self.view.listed_at()
+    /// A look-up by id proved that a server is gone.
+    pub fn prove_gone(&self, id: &str) {
+        self.poller.view().prove_gone(id);
     }
 
-    /// When the last complete full list was taken.
-    pub const fn listed_full(&self) -> Option<Timestamp> {
-        self.view.full_at()
+    /// The records whose servers these are.
+    pub fn records_of(&self, ids: &[String]) -> Vec<String> {
+        let view = self.poller.view().read();
+        ids.iter().filter_map(|id| Some(view.get(id)?.ownership.as_ref()?.record.clone())).collect()
+    }
+
+    /// All servers of ours that the cloud shows.
+    pub fn ours(&self) -> Vec<Arc<Server>> {
+        self.poller.view().read().ours().map(Arc::clone).collect()
+    }
+
+    /// When the last complete list of any kind was asked for.
+    pub fn listed(&self) -> Option<Timestamp> {
+        self.poller.view().read().asked().map(|at| self.clock.at(at))
+    }
+
+    /// When the last complete full list was asked for.
+    pub fn listed_full(&self) -> Option<Timestamp> {
+        self.poller.view().read().full_asked().map(|at| self.clock.at(at))
     }
 
     /// Something of ours is on the move, or nothing is: how often to list.
     pub fn moving(&self, moving: bool) {
-        self.poller.moving(moving);
+        self.poller.set_moving(moving);
     }
 
     /// Lists everything as soon as may be.
     pub fn list_all(&self) {
-        self.poller.list_all();
+        self.poller.refresh_full();
     }
 
     /// Lists changes as soon as may be.
     pub fn list_changes(&self) {
-        self.poller.list_changes();
-    }
-
-    /// A server was looked up by id.
-    pub fn seen(&mut self, server: &Server, now: Timestamp) {
-        self.view.seen(server.clone(), now);
+        self.poller.refresh();
     }
 
     /// What others use of the project.
     pub fn others(&self) -> Resources {
-        self.view.foreign()
+        self.poller.view().read().foreign().resources
     }
 
     /// A boot request was accepted: the quota has room.

@@ -71,6 +71,8 @@ pub struct Memory {
     pub connecting: bool,
     /// Flavors and limits are being read.
     pub reading: bool,
+    /// Its cloud was listed completely since it was connected.
+    pub listed: bool,
     /// Why it is not connected.
     pub failure: Option<connect::Failure>,
 }
@@ -115,6 +117,6 @@ fn with_ours(provider: &Provider) -> Vec<String> {
 fn in_use(engine: &Engine, key: &Key) -> bool {
     let recorded = engine.nodes.iter().any(|(node, record)| node.namespace == key.namespace && *record.spec.provider == *key.name);
     let creating = engine.creating.values().any(|creating| creating.provider == *key);
-    let shown = engine.connections.get(key).is_some_and(|connection| connection.view().ours().next().is_some());
+    let shown = engine.connections.get(key).is_some_and(|connection| !connection.ours().is_empty());
     recorded || creating || shown
 }
