@@ -1,0 +1,177 @@
+//! A request whose nodes may be anywhere: each goes where it is ready, will be ready, or fits best.
+//!
+//! What does not fit now is kept room for wherever it could be, and holds up nobody where somebody must mend
+//! something first.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use super::pass::Pass;
+use super::reasons;
+use super::requests::{Demand, Need, Outcome, Short, building};
+use super::room::Why;
+use super::together::few;
+use super::world::Blocked;
+
+/// Serves a request over all providers, as far as that goes.
+pub(super) fn serve(pass: &mut Pass<'_>, demand: &Demand<'_>, short: &mut Vec<Short>) -> Outcome {
+    if demand.needs.iter().all(|need| ready(pass, need.pool) >= u64::from(need.left)) {
+        demand.claim_all(pass, |pass, pool| {
+            let offer = by_liking(pass, pool).into_iter().find(|&offer| pass.stock.shelf(pool, offer).ready.len() > 0)?;
+            pass.stock.take_ready(pool, offer)
+        });
+        return Outcome::Served;
+    }
+    let mut needs = demand.needs.clone();
+    needs.sort_by_key(|need| pass.world.pools.get(need.pool).map(|pool| pool.offers.len()));
+    let lacking: Vec<&Need> =
+        needs.iter().filter(|need| pass.stock.free(need.pool) < need.left).collect();
+    if let Some(limits) = exceeded(pass, demand, &lacking) {
+        return Outcome::Impossible(limits);
+    }
+    if let Some(obstacle) = lacking.iter().find_map(|need| obstacle(pass, need.pool)) {
+        if obstacle.passes {
+            for need in &needs {
+                gather(pass, need, demand.rank);
+            }
+        }
+        return Outcome::Waiting(obstacle.blocked);
+    }
+    let mut verdict = None;
+    for need in &needs {
+        let missing = gather(pass, need, demand.rank);
+        let rest = (0..missing).skip_while(|_| launch_one(pass, need.pool)).count();
+        if let Some(rest) = u32::try_from(rest).ok().filter(|&rest| rest > 0) {
+            let why = keep_room(pass, need.pool, rest, demand.rank, short);
+            verdict = verdict.or(why);
+        }
+    }
+    verdict.map_or_else(|| building(demand.left(), ""), Outcome::Waiting)
+}
+
+fn ready(pass: &Pass<'_>, pool: usize) -> u64 {
+    pass.stock.of_pool(pool).iter().map(|shelf| u64::from(shelf.ready.len())).sum()
+}
+
+/// A pool's offers, the one it likes best first, the emptiest first among equals.
+fn by_liking(pass: &Pass<'_>, pool: usize) -> Vec<usize> {
+    let Some(found) = pass.world.pools.get(pool) else { return Vec::new() };
+    let mut offers: Vec<usize> = (0..found.offers.len()).collect();
+    offers.sort_by_key(|&offer| {
+        let place = found.offers.get(offer);
+        let (free, most) = place.map_or((0, 1), |place| pass.room.share(place.provider));
+        let parts = free.saturating_mul(1_000_000) / most;
+        (place.map(|place| place.priority), Reverse(parts), offer)
+    });
+    offers
+}
+
+/// Sets aside what is there of one pool, ready nodes of all providers first, and says how many are missing.
+fn gather(pass: &mut Pass<'_>, need: &Need, rank: u32) -> u32 {
+    let offers = by_liking(pass, need.pool);
+    let mut missing = need.left;
+    for &offer in &offers {
+        let ready = pass.stock.shelf(need.pool, offer).ready.len().min(missing);
+        missing = missing.saturating_sub(pass.stock.reserve(need.pool, offer, ready, rank));
+    }
+    for &offer in &offers {
+        missing = missing.saturating_sub(pass.stock.reserve(need.pool, offer, missing, rank));
+    }
+    missing
+}
+
+fn launch_one(pass: &mut Pass<'_>, pool: usize) -> bool {
+    let best = by_liking(pass, pool).into_iter().find(|&offer| pass.room.times(pool, offer) > 0);
+    best.is_some_and(|offer| pass.create(pool, offer))
+}
+
+/// Keeps room for what does not fit at every provider where it could be, and says why it does not fit.
+fn keep_room(pass: &mut Pass<'_>, pool: usize, rest: u32, rank: u32, short: &mut Vec<Short>) -> Option<Blocked> {
+    let usable: Vec<usize> =
+        by_liking(pass, pool).into_iter().filter(|&offer| pass.room.obstacle(pool, offer).is_none()).collect();
+    let whys: Vec<Blocked> =
+        usable.iter().filter_map(|&offer| pass.room.why_not(pool, offer)).map(|why| why.blocked()).collect();
+    let messages: Vec<String> = whys.iter().map(|why| why.message.clone()).collect();
+    short.extend(usable.iter().filter_map(|&offer| Short::seen(pass, rank, pool, offer)));
+    for &offer in &usable {
+        pass.room.promise_offer(pool, offer, rest);
+    }
+    pass.room.promise_pool(pool, rest);
+    let reason = whys.first()?.reason;
+    Some(Blocked { reason, message: format!("{} ({rest} more to launch)", few(&messages)) })
+}
+
+/// Why nothing of a pool is launched anywhere, whatever the room.
+struct Obstacle {
+    blocked: Blocked,
+    passes: bool,
+}
+
+fn obstacle(pass: &Pass<'_>, pool: usize) -> Option<Obstacle> {
+    let mut found: Option<Why<'_>> = None;
+    for offer in by_liking(pass, pool) {
+        let why = pass.room.obstacle(pool, offer)?;
+        if found.as_ref().is_none_or(|found| !found.passes_with_time() && why.passes_with_time()) {
+            found = Some(why);
+        }
+    }
+    let Some(why) = found else {
+        let name = pass.world.pools.get(pool).map_or("?", |pool| pool.name.as_str());
+        let blocked = Blocked { reason: reasons::NO_COMMON_PROVIDER, message: format!("pool {name} has no provider") };
+        return Some(Obstacle { blocked, passes: false });
+    };
+    Some(Obstacle { blocked: why.blocked(), passes: why.passes_with_time() })
+}
+
+/// Which limit the request exceeds even if everything were empty. A pool without a provider may yet get one.
+fn exceeded(pass: &Pass<'_>, demand: &Demand<'_>, lacking: &[&Need]) -> Option<Blocked> {
+    let world = pass.world;
+    let mut limits = Vec::new();
+    let mut providers = BTreeSet::new();
+    for need in &demand.needs {
+        let pool = world.pools.get(need.pool)?;
+        if pool.offers.is_empty() {
+            return None;
+        }
+        providers.extend(pool.offers.iter().map(|offer| offer.provider));
+        if lacking.iter().all(|lacking| lacking.pool != need.pool) {
+            continue;
+        }
+        let whole = i64::from(need.whole);
+        if let Some(most) = pool.max_nodes.filter(|&most| need.whole > most) {
+            limits.push(format!("{whole} nodes of pool {}, but its maxNodes is {most}", pool.name));
+        }
+        let most = (0..pool.offers.len()).fold(0_i64, |sum, offer| {
+            sum.saturating_add(most_at(pass, need.pool, offer).unwrap_or(0))
+        });
+        if whole > most {
+            limits.push(format!("{whole} nodes of pool {}, but its providers could never hold more than {most}", pool.name));
+        }
+    }
+    let whole = i64::try_from(demand.whole()).unwrap_or(i64::MAX);
+    let most = providers.iter().filter_map(|&provider| world.providers.get(provider)).fold(0_i64, |sum, provider| {
+        let servers = i64::from(provider.max_servers);
+        sum.saturating_add(servers.min(provider.max_instances.unwrap_or(servers)).max(0))
+    });
+    if !lacking.is_empty() && whole > most {
+        limits.push(format!("{whole} nodes, but the providers of its pools could never hold more than {most}"));
+    }
+    (!limits.is_empty()).then(|| Blocked {
+        reason: reasons::EXCEEDS_CAPACITY,
+        message: format!("it can never be served: {}", few(&limits)),
+    })
+}
+
+/// The most nodes of a pool that an empty provider would hold.
+fn most_at(pass: &Pass<'_>, pool: usize, offer: usize) -> Option<i64> {
+    let place = pass.world.pools.get(pool)?.offers.get(offer)?;
+    let provider = pass.world.providers.get(place.provider)?;
+    let cost = pass.room.cost(pool, offer).unwrap_or_default();
+    let fit = |most: Option<i64>, each: i64| match most {
+        Some(most) if each > 0 => most.max(0) / each,
+        _ => i64::MAX,
+    };
+    let servers = i64::from(provider.max_servers).min(provider.max_instances.unwrap_or(i64::MAX)).max(0);
+    let capped = servers.min(place.max_nodes.map_or(i64::MAX, i64::from));
+    Some(capped.min(fit(provider.max_cores, cost.cores)).min(fit(provider.max_ram_mib, cost.ram_mib)))
+}
