@@ -43,6 +43,8 @@ pub enum ServerStatus {
     Active,
     /// Failed, or failed to be deleted; still holds its resources.
     Error,
+    /// Its deletion is under way, whatever its status says: exists and holds its slot, never serves again.
+    Deleting,
     /// Proven gone: a record of a deleted server.
     Deleted,
     /// Deleted but reclaimable: still holds its slot.
@@ -263,6 +265,9 @@ pub trait Cloud: Send + Sync + 'static {
     async fn delete_floating_ip(&self, id: &str) -> Result<(), CloudError>;
     /// The ports of the project that carry the owner's tag.
     async fn ports(&self, owner: &str) -> Result<Vec<NetworkPart>, CloudError>;
+    /// The ports of these servers, found by the server they are attached to: those that Nova makes carry no mark of
+    /// ours, and stay behind when the network service was away while their server was deleted.
+    async fn ports_of(&self, server_ids: &[String]) -> Result<Vec<NetworkPart>, CloudError>;
     /// Deletes a port; one that is gone is no error.
     async fn delete_port(&self, id: &str) -> Result<(), CloudError>;
 }

@@ -1,1 +1,0 @@
-//! OpenStack behind the port.

@@ -1,0 +1,123 @@
+//! Every call that is made to a cloud, by name: what it is called in metrics and errors, how long it may take, how much
+//! it may answer, and whether it can change the cloud.
+//!
+//! This table is the only place where these are decided; nothing here sends anything.
+
+use std::time::Duration;
+
+/// One kind of call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Call {
+    Login,
+    Versions,
+    ListServers,
+    GetServer,
+    CreateServer,
+    DeleteServer,
+    ForceDeleteServer,
+    Console,
+    ListFlavors,
+    GetLimits,
+    ListImages,
+    GetImage,
+    ListNetworks,
+    ListFloatingIps,
+    CreateFloatingIp,
+    AttachFloatingIp,
+    DeleteFloatingIp,
+    ListPorts,
+    DeletePort,
+}
+
+impl Call {
+    /// `service verb`, as errors name it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Login => "identity login",
+            Self::Versions => "compute versions",
+            Self::ListServers => "compute list-servers",
+            Self::GetServer => "compute get-server",
+            Self::CreateServer => "compute create-server",
+            Self::DeleteServer => "compute delete-server",
+            Self::ForceDeleteServer => "compute force-delete-server",
+            Self::Console => "compute console",
+            Self::ListFlavors => "compute list-flavors",
+            Self::GetLimits => "compute get-limits",
+            Self::ListImages => "image list-images",
+            Self::GetImage => "image get-image",
+            Self::ListNetworks => "network list-networks",
+            Self::ListFloatingIps => "network list-floating-ips",
+            Self::CreateFloatingIp => "network create-floating-ip",
+            Self::AttachFloatingIp => "network attach-floating-ip",
+            Self::DeleteFloatingIp => "network delete-floating-ip",
+            Self::ListPorts => "network list-ports",
+            Self::DeletePort => "network delete-port",
+        }
+    }
+
+    /// The service and the verb, as metrics name them.
+    pub(crate) fn labels(self) -> (&'static str, &'static str) {
+        self.name().split_once(' ').unwrap_or((self.name(), ""))
+    }
+
+    /// How long one exchange may take, body included.
+    pub(crate) const fn deadline(self) -> Duration {
+        match self {
+            // A boot has been seen to take 142 s to be answered; giving up earlier only makes unclear answers.
+            Self::CreateServer => Duration::from_secs(180),
+            _ => Duration::from_secs(60),
+        }
+    }
+
+    /// How many bytes of an answer are read before it is taken for garbage.
+    pub(crate) const fn body_cap(self) -> usize {
+        match self {
+            Self::ListServers
+            | Self::ListFlavors
+            | Self::ListImages
+            | Self::ListNetworks
+            | Self::ListFloatingIps
+            | Self::ListPorts => 64 << 20,
+            _ => 1 << 20,
+        }
+    }
+
+    /// Whether an answer that got lost leaves a question open.
+    pub(crate) const fn changes_cloud(self) -> bool {
+        matches!(
+            self,
+            Self::CreateServer
+                | Self::DeleteServer
+                | Self::ForceDeleteServer
+                | Self::CreateFloatingIp
+                | Self::AttachFloatingIp
+                | Self::DeleteFloatingIp
+                | Self::DeletePort
+        )
+    }
+
+    /// Whether doing it twice is the same as doing it once, so that it may be sent again after a fault.
+    pub(crate) const fn repeatable(self) -> bool {
+        match self {
+            Self::Login
+            | Self::CreateServer
+            | Self::ForceDeleteServer
+            | Self::Console
+            | Self::CreateFloatingIp
+            | Self::AttachFloatingIp => false,
+            Self::Versions
+            | Self::ListServers
+            | Self::GetServer
+            | Self::DeleteServer
+            | Self::ListFlavors
+            | Self::GetLimits
+            | Self::ListImages
+            | Self::GetImage
+            | Self::ListNetworks
+            | Self::ListFloatingIps
+            | Self::DeleteFloatingIp
+            | Self::ListPorts
+            | Self::DeletePort => true,
+        }
+    }
+}
