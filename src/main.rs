@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use nodepool_operator::api;
+use nodepool_operator::cloud::poller::PollSettings;
 use nodepool_operator::controllers::{self, Setup};
 use nodepool_operator::ops::events::Events;
 use nodepool_operator::ops::heartbeats::{Heartbeats, Readiness};
@@ -83,6 +84,9 @@ struct RunOptions {
     /// Where /metrics, /livez and /readyz are served; with port 0 the chosen address is printed first.
     #[arg(long, env = "NODEPOOL_METRICS_ADDRESS", value_name = "ADDRESS:PORT", default_value = "0.0.0.0:8080")]
     metrics_address: SocketAddr,
+    /// How often each cloud's servers are listed completely, and leaks looked for; changes are listed more often.
+    #[arg(long, env = "NODEPOOL_FULL_LIST_INTERVAL", value_name = "DURATION", default_value = "10m")]
+    full_list_interval: api::Duration,
     /// How log lines are written.
     #[arg(long, env = "NODEPOOL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -187,6 +191,7 @@ async fn run(options: RunOptions) -> Result<(), Failure> {
         heartbeats: Heartbeats::new(),
         readiness: Readiness::new(),
         events,
+        polling: PollSettings { full: options.full_list_interval.as_std(), ..PollSettings::default() },
         shutdown: shutdown.clone(),
     };
     // The gates of readiness must stand before anybody can ask.

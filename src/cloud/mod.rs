@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod openstack;
+pub mod poller;
 pub mod probe;
 pub mod view;
 

@@ -48,7 +48,7 @@ type Arrival = Box<dyn FnOnce(&mut Engine) + Send>;
 const BATCH: usize = 2048;
 
 /// What must be reconciled again.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mark {
     /// A Provider: its credentials, its connection, its status.
     Provider(Key),

@@ -46,7 +46,7 @@ impl Memory {
 pub fn changed(engine: &mut Engine, change: &Change<NodeRequest>) {
     let (Change::Updated(request, _) | Change::Removed(request)) = change;
     let key = Key::of(&**request);
-    if let (Change::Removed(request), Some(uid)) = (change, request.uid()) {
+    if let (Change::Removed(_), Some(uid)) = (change, request.uid()) {
         engine.memory.requests.gone(uid);
     }
     let spent = matches!(change, Change::Removed(_))

@@ -6,3 +6,4 @@
 pub mod allocation;
 pub mod node;
 pub mod pressure;
+pub mod schedule;

@@ -8,6 +8,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::call::Call;
 use super::catalog::Service;
@@ -169,12 +170,12 @@ impl Client {
         let login = self.login().await?;
         let endpoint = self.endpoint(&login, Service::Compute, Call::Versions)?;
         let mut known = self.compute.lock().await;
-        if let Some(api) = known.as_ref().filter(|api| api.is_good_for(&endpoint)) {
+        if let Some(api) = known.as_ref().filter(|api| api.is_good_for(&endpoint, Instant::now())) {
             return Ok(api.clone());
         }
         let api = match self.versions(&login, &endpoint).await? {
             Some(documents) => ComputeApi::found(&endpoint, &documents),
-            None => ComputeApi::assumed(&endpoint),
+            None => ComputeApi::assumed(&endpoint, Instant::now()),
         };
         *known = Some(api.clone());
         Ok(api)

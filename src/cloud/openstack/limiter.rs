@@ -11,21 +11,9 @@ use tokio::time::{Instant, sleep_until};
 /// Silence longer than this is answered at once instead of being waited for, so that callers can back off.
 const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 
-/// A token bucket that holds one second's worth of requests.
+/// The limiter of one Provider.
 #[derive(Debug)]
-pub(crate) struct Limiter {
-    interval: Duration,
-    burst: Duration,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    /// When the bucket would be empty of debts: the classic "theoretical arrival time" of a leaky bucket.
-    next: Instant,
-    /// Nothing leaves before this.
-    silent_until: Option<Instant>,
-}
+pub(crate) struct Limiter(Mutex<Bucket>);
 
 /// Why a request may not leave: the wait would be too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,19 +25,18 @@ pub(crate) struct TooLong {
 impl Limiter {
     /// `per_second` must be finite and positive.
     pub(crate) fn new(per_second: f64) -> Self {
-        let interval = Duration::from_secs_f64(1.0 / per_second);
-        let burst = if interval >= Duration::from_secs(1) { Duration::ZERO } else { Duration::from_secs(1) - interval };
-        Self { interval, burst, state: Mutex::new(State { next: Instant::now(), silent_until: None }) }
+        Self(Mutex::new(Bucket::new(per_second, Instant::now())))
     }
 
     /// Waits for a turn, at most `patience` for the rate. First come, first served. A caller that gives up while
     /// waiting loses its turn, which only makes the rate lower.
     pub(crate) async fn turn(&self, patience: Duration) -> Result<(), TooLong> {
         loop {
-            sleep_until(self.reserve(patience)?).await;
+            let at = self.with(|bucket| bucket.reserve(Instant::now(), patience))?;
+            sleep_until(at).await;
             // Silence may have begun while this request stood in the queue: then it stands in line again, so that
             // the end of a silence is no burst.
-            if !self.is_silent() {
+            if !self.with(|bucket| bucket.is_silent(Instant::now())) {
                 return Ok(());
             }
         }
@@ -57,105 +44,153 @@ impl Limiter {
 
     /// The cloud asked for silence. A later end wins over an earlier one.
     pub(crate) fn be_silent(&self, wait: Duration) {
-        let until = Instant::now() + wait;
-        let mut state = self.lock();
-        state.silent_until = Some(state.silent_until.map_or(until, |before| before.max(until)));
+        self.with(|bucket| bucket.be_silent(Instant::now() + wait));
     }
 
-    fn is_silent(&self) -> bool {
-        self.lock().silent_until.is_some_and(|until| until > Instant::now())
+    fn with<T>(&self, act: impl FnOnce(&mut Bucket) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A token bucket that holds one second's worth of requests. Pure: it is told the time.
+#[derive(Debug)]
+struct Bucket {
+    interval: Duration,
+    burst: Duration,
+    /// When the request after the last one would be due at the steady rate.
+    next: Instant,
+    /// Nothing leaves before this.
+    silent_until: Option<Instant>,
+}
+
+impl Bucket {
+    fn new(per_second: f64, now: Instant) -> Self {
+        let interval = Duration::from_secs_f64(1.0 / per_second);
+        let burst = Duration::from_secs(1).saturating_sub(interval);
+        Self { interval, burst, next: now, silent_until: None }
     }
 
-    fn reserve(&self, patience: Duration) -> Result<Instant, TooLong> {
-        let now = Instant::now();
-        let mut state = self.lock();
-        if let Some(until) = state.silent_until {
-            let wait = until.saturating_duration_since(now);
-            if wait > LONGEST_SILENCE {
-                return Err(TooLong { wait });
-            }
-            state.next = state.next.max(until);
+    fn be_silent(&mut self, until: Instant) {
+        self.silent_until = Some(self.silent_until.map_or(until, |before| before.max(until)));
+    }
+
+    fn is_silent(&self, now: Instant) -> bool {
+        self.silent_until.is_some_and(|until| until > now)
+    }
+
+    /// When the next request may leave. A refusal costs nothing.
+    fn reserve(&mut self, now: Instant, patience: Duration) -> Result<Instant, TooLong> {
+        let earliest = self.silent_until.map_or(now, |until| until.max(now));
+        let silence = earliest.duration_since(now);
+        if silence > LONGEST_SILENCE {
+            return Err(TooLong { wait: silence });
         }
-        let base = state.next.max(now);
-        // Full credit when idle: up to `burst` ahead of the steady rate.
-        let at = (base.checked_sub(self.burst).unwrap_or(now)).max(now);
-        let at = state.silent_until.map_or(at, |until| at.max(until)).max(now);
-        let wait = at.saturating_duration_since(now);
-        if wait > patience {
+        let due = self.next.max(earliest);
+        let at = due.checked_sub(self.burst).map_or(earliest, |at| at.max(earliest));
+        let wait = at.duration_since(now);
+        if wait > patience + silence {
             return Err(TooLong { wait });
         }
-        state.next = base + self.interval;
+        self.next = due + self.interval;
         Ok(at)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
-    async fn leave(limiter: &Limiter, count: usize) -> Duration {
+    const PATIENT: Duration = Duration::from_secs(3600);
+
+    fn waits(bucket: &mut Bucket, now: Instant, count: usize) -> Vec<Duration> {
+        (0..count).map(|_| bucket.reserve(now, PATIENT).unwrap().duration_since(now)).collect()
+    }
+
+    #[test]
+    fn a_second_of_burst_then_the_rate() {
         let start = Instant::now();
-        for _ in 0..count {
-            limiter.turn(Duration::from_secs(3600)).await.unwrap();
+        let mut bucket = Bucket::new(10.0, start);
+        let first = waits(&mut bucket, start, 12);
+        assert!(first[..10].iter().all(Duration::is_zero), "{first:?}");
+        assert_eq!(first[10..], [Duration::from_millis(100), Duration::from_millis(200)]);
+        let later = start + Duration::from_secs(60);
+        let again = waits(&mut bucket, later, 11);
+        assert!(again[..10].iter().all(Duration::is_zero), "idle time fills the bucket, and no more: {again:?}");
+        assert_eq!(again[10], Duration::from_millis(100));
+    }
+
+    #[test]
+    fn slower_than_one_a_second() {
+        let start = Instant::now();
+        let waits = waits(&mut Bucket::new(0.5, start), start, 3);
+        assert_eq!(waits, [0, 2, 4].map(Duration::from_secs));
+    }
+
+    #[test]
+    fn long_silence_is_told_at_once() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(100.0, start);
+        bucket.be_silent(start + Duration::from_secs(300));
+        bucket.be_silent(start + Duration::from_secs(2));
+        assert_eq!(bucket.reserve(start, PATIENT), Err(TooLong { wait: Duration::from_secs(300) }));
+        let soon = start + Duration::from_secs(295);
+        assert_eq!(bucket.reserve(soon, Duration::ZERO), Ok(start + Duration::from_secs(300)));
+        assert!(bucket.is_silent(soon) && !bucket.is_silent(start + Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn a_long_queue_is_told_at_once() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(1.0, start);
+        bucket.reserve(start, PATIENT).unwrap();
+        assert!(bucket.reserve(start, Duration::from_millis(500)).is_err());
+        let at = bucket.reserve(start, Duration::from_millis(1500));
+        assert_eq!(at, Ok(start + Duration::from_secs(1)), "a refused turn costs nothing");
+    }
+
+    proptest! {
+        /// Whatever comes when: in no window leave more than its share and one second's worth, and none in silence.
+        #[test]
+        fn never_faster_than_allowed(
+            rate in 1u32..200,
+            steps in prop::collection::vec((0u64..400, prop::option::weighted(0.05, 0u64..3000)), 1..200),
+        ) {
+            let mut now = Instant::now();
+            let mut bucket = Bucket::new(f64::from(rate), now);
+            let mut left = Vec::new();
+            for (gap, silence) in steps {
+                now += Duration::from_millis(gap);
+                if let Some(silence) = silence {
+                    bucket.be_silent(now + Duration::from_millis(silence));
+                }
+                let at = bucket.reserve(now, PATIENT).unwrap();
+                prop_assert!(at >= now && !bucket.is_silent(at));
+                left.push(at);
+            }
+            left.sort();
+            for (i, first) in left.iter().enumerate() {
+                for (j, last) in left.iter().enumerate().skip(i) {
+                    let allowed = last.duration_since(*first).as_secs_f64() * f64::from(rate) + f64::from(rate) + 1.01;
+                    prop_assert!((j - i + 1) as f64 <= allowed);
+                }
+            }
         }
-        start.elapsed()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_second_of_burst_then_the_rate() {
-        let limiter = Limiter::new(10.0);
-        assert!(leave(&limiter, 10).await < Duration::from_millis(5));
-        let took = leave(&limiter, 20).await;
-        assert!((1990..=2010).contains(&took.as_millis()), "{took:?}");
-        tokio::time::advance(Duration::from_secs(60)).await;
-        assert!(leave(&limiter, 10).await < Duration::from_millis(5), "idle time fills the bucket, and no more");
-        assert!(leave(&limiter, 1).await >= Duration::from_millis(90));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn slower_than_one_a_second() {
-        let limiter = Limiter::new(0.5);
-        let took = leave(&limiter, 3).await;
-        assert!((3990..=4010).contains(&took.as_millis()), "{took:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn silence_is_kept_also_by_those_already_waiting() {
-        let limiter = std::sync::Arc::new(Limiter::new(1.0));
-        limiter.turn(Duration::ZERO).await.unwrap();
-        let start = Instant::now();
+    #[tokio::test]
+    async fn those_already_waiting_keep_the_silence_too() {
+        let limiter = std::sync::Arc::new(Limiter::new(20.0));
+        for _ in 0..20 {
+            limiter.turn(Duration::ZERO).await.unwrap();
+        }
         let waiting = tokio::spawn({
             let limiter = limiter.clone();
-            async move { limiter.turn(Duration::from_secs(60)).await.map(|()| Instant::now()) }
+            async move { limiter.turn(PATIENT).await.map(|()| Instant::now()) }
         });
         tokio::task::yield_now().await;
-        limiter.be_silent(Duration::from_secs(8));
-        limiter.be_silent(Duration::from_secs(2));
-        let left = waiting.await.unwrap().unwrap();
-        assert!(left.duration_since(start) >= Duration::from_secs(8));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn long_silence_is_told_at_once() {
-        let limiter = Limiter::new(100.0);
-        limiter.be_silent(Duration::from_secs(300));
-        let start = Instant::now();
-        let refused = limiter.turn(Duration::from_secs(600)).await.unwrap_err();
-        assert_eq!(start.elapsed(), Duration::ZERO);
-        assert!(refused.wait > Duration::from_secs(290));
-        tokio::time::advance(Duration::from_secs(300)).await;
-        assert!(limiter.turn(Duration::ZERO).await.is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_long_queue_is_told_at_once() {
-        let limiter = Limiter::new(1.0);
-        limiter.turn(Duration::ZERO).await.unwrap();
-        assert!(limiter.turn(Duration::from_millis(500)).await.is_err());
-        assert!(limiter.turn(Duration::from_millis(1500)).await.is_ok(), "a refused turn costs nothing");
+        let end = Instant::now() + Duration::from_millis(300);
+        limiter.be_silent(Duration::from_millis(300));
+        assert!(waiting.await.unwrap().unwrap() >= end);
     }
 }

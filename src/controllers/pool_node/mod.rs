@@ -172,7 +172,7 @@ fn observe(engine: &Engine, node: &PoolNode, uid: &str) -> Option<Observation> {
         probe: runtime.probe,
         deletion: runtime.deletion,
         looked_up: runtime.looked_up,
-        claim: claim(engine, node),
+        claim: standing(engine, node),
         hold: node.spec.hold.as_ref().map_or(Hold::None, |hold| Hold::Until(hold.until.as_ref().map(|time| time.0))),
         address_missing: runtime.floating_ip.is_none()
             && provider.is_some_and(|provider| provider.spec.floating_ip.is_some())
@@ -237,7 +237,7 @@ fn status(server: &Server, runtime: &NodeRuntime, now: Timestamp) -> Status {
 
 /// Whether the request that has the node still lives. Only proof counts: a request that we do not see may be newer
 /// than our watch, so it is asked for by name once before its nodes are released.
-fn claim(engine: &Engine, node: &PoolNode) -> Claim {
+fn standing(engine: &Engine, node: &PoolNode) -> Claim {
     let Some(claim) = &node.spec.claim_ref else { return Claim::None };
     let key = Key::new(&claim.namespace, &claim.name);
     let live = engine.requests.get(&key).filter(|request| request.uid().as_deref() == Some(&claim.uid));

@@ -70,9 +70,8 @@ pub fn ready(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     let chosen = address(engine, node, uid);
     let seen = server(engine, node);
     let mut addresses: Vec<Value> = seen
-        .map(|server| server.addresses.as_slice())
-        .unwrap_or_default()
         .iter()
+        .flat_map(|server| &server.addresses)
         .map(|address| described(address.ip, address.floating))
         .collect();
     if let Some(floating) = chosen.filter(|ip| !addresses.iter().any(|address| address["address"] == ip.to_string())) {
@@ -136,7 +135,7 @@ fn refusal(engine: &Engine, node: &PoolNode) -> Option<(ErrorClass, String)> {
 
 /// The sentence that people read.
 fn sentence(engine: &Engine, node: &PoolNode, failure: Failure) -> String {
-    let fault = || server(engine, node).and_then(|server| server.fault.as_ref()).map(|fault| fault.message.clone());
+    let fault = || server(engine, node).and_then(|server| server.fault.clone()).map(|fault| fault.message);
     match failure {
         Failure::ServerError => fault().unwrap_or_else(|| "the server ended in ERROR".to_owned()),
         Failure::LaunchTimeout => "the server did not become ACTIVE within launchTimeout".to_owned(),
