@@ -1,3 +1,46 @@
 //! The simulator's program: arguments and start-up only.
 
-fn main() {}
+use std::{io::Write as _, process::ExitCode};
+
+use clap::Parser;
+use nodepool_operator::simulator::{self, Settings};
+
+/// A small OpenStack (Keystone, Nova, Glance, Neutron) over HTTP, with faults on demand.
+///
+/// Prints its Keystone URL as its first line, then serves until it is stopped. Log in as user `simulator` of project
+/// `simulator`, both of domain `Default`, or with the application credential of the clouds.yaml.
+#[derive(Parser)]
+#[command(name = "openstack-simulator", version, after_long_help = simulator::HELP, after_help = simulator::HELP)]
+struct Arguments {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
+        .from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(&Arguments::parse().settings).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
+    let mut running = simulator::serve(settings).await?;
+    let mut out = std::io::stdout();
+    writeln!(out, "{}", running.keystone_url)?;
+    out.flush()?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        () = running.wait() => {}
+        _ = terminate.recv() => {}
+        result = tokio::signal::ctrl_c() => result?,
+    }
+    Ok(())
+}
