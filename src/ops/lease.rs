@@ -139,13 +139,6 @@ impl Election {
     }
 }
 
-/// How one look at the lease ended.
-enum Look {
-    Won(Lease),
-    Waiting,
-    Unclear(CallError),
-}
-
 /// Why a call gave no answer that can be acted on.
 #[derive(Debug, Error)]
 enum CallError {
@@ -180,29 +173,27 @@ impl<S: LeaseStore> Election<S> {
         loop {
             let started = Instant::now();
             match self.look(&mut rival).await {
-                Look::Won(lease) => {
+                Ok(Some(lease)) => {
                     info!(lease = %self.name, identity = %self.identity, "elected");
                     announce(&mut standing_by);
                     return Leadership::new(self, lease, started);
                 }
-                Look::Waiting => announce(&mut standing_by),
-                Look::Unclear(error) if error.is(|s| s.code == 401 || s.code == 403) => error!(
+                Ok(None) => announce(&mut standing_by),
+                Err(error) if error.is(|s| s.code == 401 || s.code == 403) => error!(
                     %error, lease = %self.name,
                     "not allowed to use the lease: the service account needs get, create and update on leases"
                 ),
-                Look::Unclear(error) => warn!(%error, lease = %self.name, "cannot read or take the lease"),
+                Err(error) => warn!(%error, lease = %self.name, "cannot read or take the lease"),
             }
             sleep_until(started + STANDBY_PERIOD).await;
         }
     }
 
-    async fn look(&self, rival: &mut Rival) -> Look {
-        let seen = match call(self.store.get()).await {
-            Ok(seen) => seen,
-            Err(error) => return Look::Unclear(error),
-        };
+    /// One look at the lease, which takes it when that is due; `None` while another holds it.
+    async fn look(&self, rival: &mut Rival) -> Result<Option<Lease>, CallError> {
+        let seen = call(self.store.get()).await?;
         let written = match rival.decide(seen.as_ref(), &self.identity, Instant::now()) {
-            Move::Wait => return Look::Waiting,
+            Move::Wait => return Ok(None),
             Move::Create => call(self.store.create(&self.claim(ObjectMeta::default(), None))).await,
             Move::Take => {
                 let Lease { metadata, spec } = seen.unwrap_or_default();
@@ -210,10 +201,10 @@ impl<S: LeaseStore> Election<S> {
             }
         };
         match written {
-            Ok(lease) => Look::Won(lease),
+            Ok(lease) => Ok(Some(lease)),
             // Another candidate wrote first: it leads, we look again.
-            Err(error) if error.is(|s| s.is_conflict() || s.is_already_exists()) => Look::Waiting,
-            Err(error) => Look::Unclear(error),
+            Err(error) if error.is(|s| s.is_conflict() || s.is_already_exists()) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
