@@ -132,15 +132,12 @@ impl Failure {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run(options) => start(options),
-        Command::Crds { output } => write_crds(&output),
+        Command::Crds { output } => write_crds(&output).map(|()| ExitCode::SUCCESS),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{NAME}: {failure}");
-            failure.exit_code()
-        }
-    }
+    outcome.unwrap_or_else(|failure| {
+        eprintln!("{NAME}: {failure}");
+        failure.exit_code()
+    })
 }
 
 fn write_crds(directory: &Path) -> Result<(), Failure> {
@@ -156,16 +153,24 @@ fn write_crds(directory: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Everything that must stand before the first connection; then runs to the end.
-fn start(options: RunOptions) -> Result<(), Failure> {
+/// Sets up the logs; from then on the reason of every end is a log line.
+fn start(options: RunOptions) -> Result<ExitCode, Failure> {
     telemetry::install(options.log_format, &options.log_filter)?;
+    Ok(match run_to_the_end(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!(%failure, "leaving");
+            failure.exit_code()
+        }
+    })
+}
+
+/// Everything that must stand before the first connection; then runs to the end.
+fn run_to_the_end(options: RunOptions) -> Result<(), Failure> {
     // Two TLS implementations in one program would make the choice ambiguous: it is made here, once.
     rustls::crypto::ring::default_provider().install_default().map_err(|_| Failure::Tls)?;
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::Runtime)?;
     let outcome = runtime.block_on(run(options));
-    if let Err(failure) = &outcome {
-        error!(%failure, "leaving");
-    }
     // Whatever still runs must not outlive the decision to leave, least of all after the lease was lost.
     runtime.shutdown_background();
     outcome
