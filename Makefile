@@ -26,8 +26,8 @@ demo-down: ## End the demo
 	@demo/down
 
 ##@ Check it
-.PHONY: test format lint licences crds-unchanged unit integration chaos bench advisories
-test: format lint licences crds-unchanged unit integration ## Everything below up to `integration`: what CI runs
+.PHONY: test format lint licences unit integration bench advisories
+test: format lint licences unit integration ## Everything below up to `integration`: what CI runs
 
 format: ## Formatting is rustfmt's
 	$(call step,format)
@@ -41,12 +41,6 @@ licences: $(DENY) ## Licences, sources and banned crates (deny.toml)
 	$(call step,licences)
 	$(DENY) --locked check bans licenses sources
 
-crds-unchanged: ## crds/ is what the types say
-	$(call step,crds-unchanged)
-	@rm -rf target/crds && mkdir -p target/crds
-	cargo run --locked --quiet --bin nodepool-operator -- crds --output target/crds
-	@diff -ru crds target/crds || { echo "crds/ is not what the types say: run 'make crds' and commit it."; exit 1; }
-
 unit: ## Unit and property tests
 	$(call step,unit)
 	cargo test --locked --lib --bins
@@ -56,6 +50,9 @@ integration: ## The real operator against a real kube-apiserver and simulated cl
 	$(call step,integration)
 	cargo test --locked --no-run --test '*'
 	tests/kubernetes/with cargo test --locked --no-fail-fast --test '*' -- --test-threads=$(TEST_THREADS) $(TESTS)
+
+bench: ## The figures of docs/performance.md: release build, real kube-apiserver, simulated cloud
+	tests/kubernetes/with cargo bench --locked --bench performance
 
 advisories: $(DENY) ## Known vulnerabilities of dependencies (needs the network)
 	$(DENY) --locked check advisories

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -15,7 +16,10 @@ use kube::api::{PostParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::json;
-use support::{Kubectl, Moment, Namespace, Proxy, Verdict, eventually, signature, within};
+use support::{
+    CrashPoint, Killer, Kubectl, Moment, Namespace, Operator, Proxy, SimulatorOptions, Verdict, crash_at, eventually,
+    signature, within,
+};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -103,6 +107,54 @@ async fn a_cut_before_a_call_prevents_it_and_a_cut_after_loses_only_its_answer()
     let conflict = api.create(&PostParams::default(), &config_map("conflict")).await;
     assert!(matches!(conflict, Err(kube::Error::Api(status)) if status.is_conflict()));
     assert_eq!(proxy.count("CREATE configmaps"), answered + 1);
+}
+
+#[tokio::test]
+async fn a_simulator_behind_a_proxy_names_the_proxy_everywhere() {
+    let namespace = Namespace::new().await;
+    let proxy = Proxy::before_cloud().await;
+    let simulator = SimulatorOptions::default().arg("--boot-time=0s").start_behind(&proxy).await;
+    assert!(simulator.url().starts_with(&proxy.url()), "{}", simulator.url());
+    assert!(simulator.clouds_yaml().contains(&proxy.url()));
+    assert!(simulator.clouds_yaml().contains(&format!("{}:", simulator.cloud_name())));
+    simulator.secret(&namespace, "cloud").await;
+    assert_eq!(namespace.list::<Secret>().await.len(), 1);
+    assert_eq!(simulator.settings(json!({"maxServers": 3})).await["maxServers"], 3);
+    assert_eq!(simulator.state().await["servers"]["existing"], 0);
+    let fault = json!({"call": "versions", "times": 1, "fault": {"type": "answer", "status": 503}});
+    simulator.fault(fault).await;
+    for status in [503, 200] {
+        assert_eq!(reqwest::get(format!("{}/identity/v3", proxy.url())).await.unwrap().status(), status);
+    }
+    assert_eq!(proxy.count("GET /identity/v3"), 2);
+    assert_eq!(simulator.calls().await["last"], 2);
+    simulator.clear_faults().await;
+}
+
+#[tokio::test]
+async fn an_operator_is_ready_counts_and_ends_when_asked() {
+    let namespace = Namespace::new().await;
+    let operator = Operator::start(&namespace).await;
+    assert_eq!(operator.get("/livez").await.unwrap().0, 200);
+    assert!(operator.metrics().await.contains("nodepool_"));
+    operator.sigterm();
+    let status = operator.wait_exit(Duration::from_secs(2)).await;
+    assert!(status.success(), "{status}: {}", operator.log());
+}
+
+#[tokio::test]
+async fn an_operator_is_killed_before_or_after_exactly_one_call() {
+    let namespace = Namespace::new().await;
+    for after in [false, true] {
+        let proxy = Proxy::before_api_server(namespace.plane()).await;
+        let killer = Killer::default();
+        let point = CrashPoint { signature: "LIST providers".to_owned(), ordinal: 1, after };
+        proxy.set_hook(crash_at(point, killer.clone()));
+        let operator = Operator::for_namespace(&namespace).kubeconfig(proxy.kubeconfig()).killer(killer).start();
+        let status = operator.wait_exit(SOON).await;
+        assert_eq!(status.signal(), Some(9), "{}", operator.log());
+        assert_eq!(proxy.count("LIST providers"), 1);
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,6 @@ const LOG_FILTER: &str = "warn,nodepool_operator=debug";
 /// A running operator; killed when dropped.
 pub struct Operator {
     program: Program,
-    address: String,
     client: reqwest::Client,
 }
 
@@ -68,17 +67,16 @@ impl OperatorOptions {
 
     /// Starts it; [`Operator::ready`] waits until it works.
     pub fn start(self) -> Operator {
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let mut command = Command::new(env!("CARGO_BIN_EXE_nodepool-operator"));
         command.env_clear().env("KUBECONFIG", &self.kubeconfig).env("RUST_BACKTRACE", "1").arg("run");
         command.args(["--namespace", &self.namespace, "--watch-namespace", &self.namespace]);
-        command.args(["--metrics-address", &address, "--log-filter", &self.log_filter]);
+        command.args(["--metrics-address", "127.0.0.1:0", "--log-filter", &self.log_filter]);
         command.arg(format!("--leader-elect={}", self.leader_election));
         command.args(&self.args).envs(self.env);
         let program = Program::start("nodepool-operator", command, self.killer);
         install_crypto_provider();
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
-        Operator { program, address, client }
+        Operator { program, client }
     }
 }
 
@@ -119,8 +117,10 @@ impl Operator {
 
     /// GETs one of its own pages: status and body, or why there was no answer.
     pub async fn get(&self, path: &str) -> Result<(u16, String), String> {
-        let url = format!("http://{}{path}", self.address);
-        let response = self.client.get(url).send().await.map_err(|error| error.to_string())?;
+        // It prints its address once it listens, so that no two programs ever want the same port.
+        let log = self.log();
+        let base = log.lines().find(|line| line.starts_with("http://")).ok_or("it does not listen yet")?;
+        let response = self.client.get(format!("{base}{path}")).send().await.map_err(|error| error.to_string())?;
         let status = response.status().as_u16();
         Ok((status, response.text().await.map_err(|error| error.to_string())?))
     }
