@@ -73,7 +73,6 @@ impl SharedView {
     }
 
     /// To look things up.
-    #[must_use]
     pub fn read(&self) -> RwLockReadGuard<'_, View> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -222,9 +221,13 @@ impl Poller {
             (Err(error), ServerQuery::ChangedSince(_)) if error.class == ErrorClass::Invalid => {
                 tracing::info!(%error, "asking for full lists instead of changes");
                 self.schedule.no_changes_until = Some(now + self.settings.full);
+                self.demand.full.store(true, Ordering::Release);
+                self.demand.wake.notify_one();
                 None
             }
             (Err(error), _) => {
+                // It was not the question about changes that is wrong.
+                self.schedule.no_changes_until = None;
                 if demanded {
                     self.demand.full.store(true, Ordering::Release);
                 }

@@ -106,10 +106,10 @@ impl Gone {
         if self.has(id) {
             return false;
         }
-        if self.order.len() >= MOST_GONE {
-            if let Some(oldest) = self.order.pop_front() {
-                self.ids.remove(&oldest);
-            }
+        if self.order.len() >= MOST_GONE
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
         }
         let id: Arc<str> = id.into();
         self.order.push_back(id.clone());

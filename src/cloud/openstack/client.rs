@@ -21,7 +21,7 @@ use crate::cloud::{CloudError, ErrorClass};
 /// Everything below the calls themselves.
 pub(crate) struct Client {
     config: CloudConfig,
-    transport: Transport,
+    pub(crate) transport: Transport,
     session: Session,
     compute: Mutex<Option<ComputeApi>>,
 }

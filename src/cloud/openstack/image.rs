@@ -70,8 +70,8 @@ impl OpenStack {
     fn kept(&self, wire: WireImage) -> Image {
         let ownership = self
             .identity
-            .from_metadata(|key| wire.properties.get(key).and_then(Value::as_str))
-            .or_else(|| self.identity.from_tags(wire.tags.as_deref()?));
+            .in_metadata(|key| wire.properties.get(key).and_then(Value::as_str))
+            .or_else(|| self.identity.in_tags(wire.tags.as_deref()?));
         Image {
             id: wire.id,
             name: wire.name.unwrap_or_default(),

@@ -171,7 +171,7 @@ impl OpenStack {
     }
 
     fn part_ownership(&self, tags: Option<&[String]>, description: Option<&str>) -> Option<Ownership> {
-        description.and_then(|text| self.identity.from_description(text)).or_else(|| self.identity.from_tags(tags?))
+        description.and_then(|text| self.identity.in_description(text)).or_else(|| self.identity.in_tags(tags?))
     }
 
     /// The address made before for the same record is found by its description, also when its answer got lost.

@@ -31,13 +31,13 @@ impl Identity {
         Ownership { owner: own(owner, &self.owner), record: record.to_owned(), provider: own(provider, &self.provider) }
     }
 
-    pub(crate) fn from_metadata<'a>(&self, value: impl Fn(&str) -> Option<&'a str>) -> Option<Ownership> {
+    pub(crate) fn in_metadata<'a>(&self, value: impl Fn(&str) -> Option<&'a str>) -> Option<Ownership> {
         let owner = value(OWNER_KEY)?;
         let (record, provider) = (value(RECORD_KEY).unwrap_or_default(), value(PROVIDER_KEY).unwrap_or_default());
         Some(self.known(owner, record, provider, |text| fitted(text, LONGEST_VALUE)))
     }
 
-    pub(crate) fn from_tags(&self, tags: &[String]) -> Option<Ownership> {
+    pub(crate) fn in_tags(&self, tags: &[String]) -> Option<Ownership> {
         let value = |key: &str| tags.iter().find_map(|tag| tag.strip_prefix(key)?.strip_prefix('='));
         let owner = value(OWNER_KEY)?;
         let (record, provider) = (value(RECORD_KEY).unwrap_or_default(), value(PROVIDER_KEY).unwrap_or_default());
@@ -52,7 +52,7 @@ impl Identity {
         Some(read)
     }
 
-    pub(crate) fn from_description(&self, description: &str) -> Option<Ownership> {
+    pub(crate) fn in_description(&self, description: &str) -> Option<Ownership> {
         let words = description.strip_prefix(DESCRIPTION)?;
         let value = |key: &str| words.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
         let (record, provider) = (value("record").unwrap_or_default(), value("provider").unwrap_or_default());
@@ -133,13 +133,13 @@ mod tests {
             let (identity, ownership) = both(&owner, &provider);
             let metadata = metadata(&BTreeMap::new(), &ownership);
             prop_assert!(metadata.values().all(|value| value.len() <= LONGEST_VALUE));
-            prop_assert_eq!(identity.from_metadata(|key| metadata.get(key).map(String::as_str)), Some(ownership.clone()));
+            prop_assert_eq!(identity.in_metadata(|key| metadata.get(key).map(String::as_str)), Some(ownership.clone()));
             let tags = tags(&ownership);
             prop_assert!(tags.iter().all(|tag| tag.len() <= LONGEST_TAG && !tag.contains([',', '/'])));
-            prop_assert_eq!(identity.from_tags(&tags), Some(ownership.clone()));
+            prop_assert_eq!(identity.in_tags(&tags), Some(ownership.clone()));
             let description = description(&ownership);
             prop_assert!(description.len() <= LONGEST_VALUE);
-            prop_assert_eq!(identity.from_description(&description), Some(ownership));
+            prop_assert_eq!(identity.in_description(&description), Some(ownership));
         }
     }
 
@@ -147,11 +147,11 @@ mod tests {
     fn others_stay_others() {
         let (identity, _) = both("me", "ns/one");
         let (_, theirs) = both("you", "ns/one");
-        assert_eq!(identity.from_tags(&tags(&theirs)).unwrap().owner, "you");
-        assert_eq!(identity.from_description(&description(&theirs)).unwrap().owner, "you");
-        assert_eq!(identity.from_description("somebody's address"), None);
-        assert_eq!(identity.from_description("nodepool is great"), None);
-        assert_eq!(identity.from_tags(&["other".to_owned()]), None);
+        assert_eq!(identity.in_tags(&tags(&theirs)).unwrap().owner, "you");
+        assert_eq!(identity.in_description(&description(&theirs)).unwrap().owner, "you");
+        assert_eq!(identity.in_description("somebody's address"), None);
+        assert_eq!(identity.in_description("nodepool is great"), None);
+        assert_eq!(identity.in_tags(&["other".to_owned()]), None);
     }
 
     #[test]

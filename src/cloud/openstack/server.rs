@@ -114,8 +114,8 @@ impl WireServer {
     fn ownership(&self, identity: &Identity) -> Option<Ownership> {
         let metadata = self.metadata.as_ref();
         identity
-            .from_metadata(|key| metadata?.get(key).map(String::as_str))
-            .or_else(|| identity.from_tags(self.tags.as_deref()?))
+            .in_metadata(|key| metadata?.get(key).map(String::as_str))
+            .or_else(|| identity.in_tags(self.tags.as_deref()?))
     }
 }
 

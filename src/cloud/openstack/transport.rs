@@ -44,6 +44,8 @@ pub(crate) struct Transport {
     observer: Option<Arc<dyn CallObserver>>,
     /// Never shown, even when a service quotes them.
     secrets: Vec<SecretString>,
+    /// Shortens deadlines, for tests of what happens when they pass.
+    shortest: Option<Duration>,
 }
 
 /// What to send. Not `Debug`: it carries tokens and user data.
@@ -102,7 +104,18 @@ impl Transport {
         if !requests_per_second.is_finite() || !(0.001..=1_000_000.0).contains(&requests_per_second) {
             return Err(ConfigError::new("`requestsPerSecond` must be a number above 0"));
         }
-        Ok(Self { http: http_client(ca_pem)?, limiter: Limiter::new(requests_per_second), observer, secrets })
+        Ok(Self {
+            http: http_client(ca_pem)?,
+            limiter: Limiter::new(requests_per_second),
+            observer,
+            secrets,
+            shortest: None,
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shorten_deadlines(&mut self, to: Duration) {
+        self.shortest = Some(to);
     }
 
     /// Sends a request and decodes its answer; a repeatable call is sent up to twice more after a passing fault.
@@ -168,7 +181,7 @@ impl Transport {
         let mut builder = self
             .http
             .request(request.method.clone(), request.url.clone())
-            .timeout(call.deadline())
+            .timeout(self.shortest.unwrap_or(call.deadline()))
             .headers(request.headers.clone());
         if let Some(body) = &request.body {
             builder = builder.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body.clone());
@@ -315,7 +328,8 @@ fn broken(call: Call, error: &reqwest::Error, request_id: Option<String>) -> Fai
 fn certificate_sentence(error: &reqwest::Error) -> Option<&'static str> {
     use rustls::CertificateError as Bad;
     match tls_error(error)? {
-        rustls::Error::InvalidCertificate(Bad::UnknownIssuer) => Some(
+        // An authority made anew under its old name is as unknown as any other.
+        rustls::Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => Some(
             "its certificate is signed by an unknown authority: put the authority's PEM under the key `cacert` of the \
              Secret",
         ),
@@ -336,10 +350,8 @@ fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
     while let Some(inner) = source {
         // An I/O error's `source` skips the error it wraps.
         let wrapped = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(wrapped) = wrapped {
-            if let Some(found) = wrapped.downcast_ref() {
-                return Some(found);
-            }
+        if let Some(found) = wrapped.and_then(|wrapped| wrapped.downcast_ref()) {
+            return Some(found);
         }
         if let Some(found) = inner.downcast_ref() {
             return Some(found);

@@ -41,7 +41,10 @@ async fn every_fault_after_the_send_is_unclear_and_sent_once() {
 async fn a_refusal_of_nova_is_a_refusal_and_sent_once() {
     let cases = [
         (nova_fault(400, "badRequest", "Can not find requested image"), ErrorClass::Invalid),
-        (nova_fault(403, "forbidden", "Quota exceeded for cores: Requested 2, but already used 6 of 2 cores"), ErrorClass::Quota),
+        (
+            nova_fault(403, "forbidden", "Quota exceeded for cores: Requested 2, but already used 6 of 2 cores"),
+            ErrorClass::Quota,
+        ),
         (nova_fault(409, "conflictingRequest", "Port x is still in use."), ErrorClass::Conflict),
         (nova_fault(413, "overLimit", "This request was rate-limited."), ErrorClass::Throttled),
         (nova_fault(429, "overLimit", "Too many requests."), ErrorClass::Throttled),
@@ -184,7 +187,7 @@ async fn retry_after_is_silence() {
 async fn a_long_retry_after_is_told_and_nothing_is_sent() {
     let fake = Fake::start(|seen| {
         let slow = vec![("Retry-After", "120".to_owned())];
-        seen.is("GET", "/compute/v2.1/limits").then(|| Reply::With(503, Value::Null, slow))
+        seen.is("GET", "/compute/v2.1/limits").then_some(Reply::With(503, Value::Null, slow))
     });
     let cloud = cloud(&fake);
     let error = cloud.limits().await.unwrap_err();

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::cloud::{Cloud, ErrorClass};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const TOKENS: &str = "/identity/v3/auth/tokens";
 const LIMITS: &str = "/compute/v2.1/limits";
@@ -20,7 +20,9 @@ fn base(seen: &Seen) -> String {
 #[tokio::test]
 async fn fifty_calls_at_expiry_make_one_login() {
     // The first token is due for renewal at once.
-    let fake = Fake::start(|seen| seen.is("POST", TOKENS).then(|| token(&base(seen), seen.before, [0, 3600][seen.before.min(1)])));
+    let fake = Fake::start(|seen| {
+        seen.is("POST", TOKENS).then(|| token(&base(seen), seen.before, [0, 3600][seen.before.min(1)]))
+    });
     let cloud = cloud(&fake);
     cloud.limits().await.unwrap();
     assert_eq!(fake.count("POST", TOKENS), 1);
@@ -73,15 +75,33 @@ async fn a_service_that_always_refuses_costs_one_login_per_call() {
     assert_eq!((fake.count("POST", TOKENS), fake.count("GET", LIMITS)), (2, 2));
 }
 
-#[tokio::test]
-async fn keystone_away_stops_nobody_whose_token_lives() {
-    // A token of 4 s is due for renewal after 3.2 s; of 0 s at once, and then it is over.
-    let away = |life| Fake::start(move |seen| {
+/// Keystone gives one token with this life, and is away then.
+fn away(life: i64) -> Fake {
+    Fake::start(move |seen| {
         seen.is("POST", TOKENS).then(|| match seen.before {
             0 => token(&base(seen), 0, life),
             _ => Reply::Text(503, String::new()),
         })
-    });
+    })
+}
+
+#[tokio::test]
+async fn keystone_away_stops_nobody_whose_token_lives() {
+    let fake = away(3);
+    let cloud = cloud(&fake);
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    // Renewal is due after four fifths of three seconds; the token is good for the rest.
+    while fake.count("POST", TOKENS) < 2 {
+        cloud.limits().await.unwrap();
+        assert!(std::time::Instant::now() < deadline, "no renewal was tried");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    cloud.limits().await.unwrap();
+    assert_eq!(fake.count("POST", TOKENS), 2, "not with every call");
+}
+
+#[tokio::test]
+async fn keystone_away_after_the_tokens_end() {
     let fake = away(0);
     let cloud = cloud(&fake);
     cloud.limits().await.unwrap();
