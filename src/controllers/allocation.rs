@@ -72,6 +72,8 @@ fn observe(engine: &Engine) -> (World, Seen) {
     let providers: HashMap<&Key, usize> = seen.providers.iter().enumerate().map(|(at, key)| (key, at)).collect();
     let pools: HashMap<&Key, usize> = seen.pools.iter().enumerate().map(|(at, key)| (key, at)).collect();
     let mut wake = Vec::new();
+    let settled = engine.memory.providers.values().filter_map(|memory| memory.met?.checked_add(SETTLE).ok());
+    wake.extend(settled.filter(|at| *at > engine.now));
     let requests = waiting(engine);
     let uids: HashMap<String, usize> =
         requests.iter().enumerate().filter_map(|(at, request)| Some((request.uid()?, at))).collect();
@@ -189,12 +191,22 @@ fn one_pool(engine: &Engine, key: &Key, record: &Pool, providers: &HashMap<&Key,
         min_ready: positive(record.spec.min_ready),
         max_nodes: record.spec.max_nodes.map(positive),
         max_ready_age: record.spec.max_ready_age.map(crate::api::Duration::as_std),
-        paused: record.spec.paused,
+        // Just started: a Provider that is being connected takes its share of the pool a moment later.
+        paused: record.spec.paused || record.spec.providers.iter().any(|offer| settling(engine, &key.sibling(&offer.name))),
         draining: record.metadata.deletion_timestamp.is_some(),
         rolling: record.spec.update.strategy == UpdateStrategy::Rolling,
         max_unavailable: positive(record.spec.update.max_unavailable),
         offers: offers.collect(),
     }
+}
+
+/// How long a pool waits for all its Providers before the ones that are there take everything.
+const SETTLE: jiff::SignedDuration = jiff::SignedDuration::from_secs(3);
+
+fn settling(engine: &Engine, provider: &Key) -> bool {
+    let Some(memory) = engine.memory.providers.get(provider) else { return false };
+    let fresh = memory.met.is_some_and(|met| engine.now.duration_since(met) < SETTLE);
+    fresh && memory.failure.is_none() && !memory.listed
 }
 
 const fn cost(flavor: &Flavor) -> Resources {

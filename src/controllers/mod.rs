@@ -33,6 +33,7 @@ use tokio::time::Instant;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::api::{DiskImage, NodeRequest, Pool, PoolNode, Provider, ProviderImage};
+use crate::api::conditions::{PROGRESSING, THROTTLED};
 use crate::ops::events::Severity;
 use crate::plan::allocation::Fairness;
 
@@ -419,11 +420,14 @@ where
     let before = conditions(old);
     for condition in conditions(new) {
         let same = before.iter().find(|old| old.type_ == condition.type_).is_some_and(|old| old.status == condition.status);
-        if same || condition.status == "Unknown" {
+        // What is as it should be from the start is no news.
+        let calm = condition.message.is_empty() && !before.iter().any(|old| old.type_ == condition.type_);
+        if same || calm || condition.status == "Unknown" {
             continue;
         }
-        let severity = if condition.status == "True" { Severity::Normal } else { Severity::Warning };
-        let note = format!("{} is {}: {}", condition.type_, condition.status, condition.message);
+        let good = condition.type_ == PROGRESSING || (condition.status == "True") != (condition.type_ == THROTTLED);
+        let severity = if good { Severity::Normal } else { Severity::Warning };
+        let note = format!("{} is {} {}", condition.type_, condition.status, condition.message);
         setup.events.publish(&seen.object_ref(&()), severity, &condition.reason, note);
     }
 }

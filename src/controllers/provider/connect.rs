@@ -133,10 +133,11 @@ fn connected(engine: &mut Engine, key: &Key, found: Result<Found, Failure>) {
     let Some(memory) = engine.memory.providers.get_mut(key) else { return };
     memory.connecting = false;
     memory.reconnect_at = Some(at);
-    memory.failure = found.as_ref().err().cloned();
+    let failed_before = std::mem::replace(&mut memory.failure, found.as_ref().err().cloned());
     match found {
         Ok(Found::Unchanged) => {}
         Ok(Found::Connected { fingerprint, cloud }) => install(engine, key, fingerprint, cloud),
+        Err(failure) if failed_before.as_ref() == Some(&failure) => {}
         Err(failure) => tracing::warn!(provider = %key, reason = failure.reason, "not connected: {}", failure.message),
     }
     engine.wake(at, Mark::Provider(key.clone()));

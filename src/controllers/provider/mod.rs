@@ -28,7 +28,10 @@ pub fn changed(engine: &mut Engine, change: &Change<Provider>) {
             let key = Key::of(&**provider);
             engine.mark(Mark::Provider(key.clone()));
             if before.as_ref().is_none_or(|before| before.spec != provider.spec) {
-                engine.memory.providers.entry(key.clone()).or_default().reconnect_at = None;
+                let now = engine.now;
+                let memory = engine.memory.providers.entry(key.clone()).or_default();
+                memory.reconnect_at = None;
+                memory.met.get_or_insert(now);
                 mark_users(engine, &key);
             }
         }
@@ -73,6 +76,8 @@ pub struct Memory {
     pub reading: bool,
     /// Its cloud was listed completely since it was connected.
     pub listed: bool,
+    /// When it was first seen.
+    pub met: Option<jiff::Timestamp>,
     /// Why it is not connected.
     pub failure: Option<connect::Failure>,
 }
