@@ -116,6 +116,12 @@ pub mod reason {
     pub const WAIT_TIMEOUT: &str = "WaitTimeout";
     /// `activeDeadline` passed.
     pub const ACTIVE_DEADLINE_EXCEEDED: &str = "ActiveDeadlineExceeded";
+    /// Something of ours in the cloud had no record any more; it was deleted.
+    pub const LEAK_FOUND: &str = "LeakFound";
+    /// Nothing is collected; the message says why and what to do.
+    pub const LEAKS_FROZEN: &str = "LeaksFrozen";
+    /// An idle node no longer answers; it is replaced.
+    pub const UNREACHABLE: &str = "Unreachable";
     /// A node it had is gone.
     pub const NODE_LOST: &str = "NodeLost";
 }

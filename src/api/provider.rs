@@ -2,7 +2,7 @@
 //!
 //! Decides the shape only. Credentials live in a Secret; nothing here may hold or show one.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -172,6 +172,16 @@ pub struct ProviderStatus {
     /// The project's quota as the cloud told it last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota: Option<ProjectQuota>,
+    /// What was seen in the cloud with our mark and without a record: deleted after a second sighting, a few at a time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 200))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub leaks: Vec<LeakSighting>,
+    /// When leaks were deleted, in the last ten minutes: the bound on how many is kept over restarts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub leak_deletions: Vec<Time>,
     /// `Ready`, `QuotaAvailable`, `Throttled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -204,6 +214,40 @@ pub struct ServerCounts {
     /// Not yet proven gone.
     #[serde(default)]
     pub deleting: i32,
+}
+
+/// Something of ours in the cloud whose record is gone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeakSighting {
+    /// What it is.
+    pub kind: LeakKind,
+    /// The cloud's id.
+    #[schemars(length(max = 255))]
+    pub id: String,
+    /// The uid of the record that is gone.
+    #[schemars(length(max = 64))]
+    pub record: String,
+    /// The server that a port was left behind by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub attached_to: Option<String>,
+    /// When it was first seen without its record.
+    pub first_seen: Time,
+    /// In how many complete lists it was seen so.
+    #[schemars(range(min = 0))]
+    pub count: i32,
+}
+
+/// What can be left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum LeakKind {
+    /// A server.
+    Server,
+    /// A port.
+    Port,
+    /// A floating IP.
+    FloatingIP,
 }
 
 /// The project's quota, what others use of it included.

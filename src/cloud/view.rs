@@ -194,6 +194,11 @@ impl View {
         self.ours.values().map(|entry| &entry.server)
     }
 
+    /// The ids of all servers of the project that are shown, whosever they are.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.ours.keys().chain(self.foreign.keys()).map(AsRef::as_ref)
+    }
+
     /// What others use.
     #[must_use]
     pub fn foreign(&self) -> Foreign {

@@ -79,8 +79,16 @@ fn observe(engine: &Engine) -> (World, Seen) {
         requests.iter().enumerate().filter_map(|(at, request)| Some((request.uid()?, at))).collect();
     let mut world = World {
         now: engine.now,
-        providers: seen.providers.iter().filter_map(|key| Some(provider(engine, key, engine.providers.get(key)?, &mut wake))).collect(),
-        pools: seen.pools.iter().filter_map(|key| Some(one_pool(engine, key, engine.pools.get(key)?, &providers, &mut wake))).collect(),
+        providers: seen
+            .providers
+            .iter()
+            .filter_map(|key| Some(provider(engine, key, engine.providers.get(key)?, &mut wake)))
+            .collect(),
+        pools: seen
+            .pools
+            .iter()
+            .filter_map(|key| Some(one_pool(engine, key, engine.pools.get(key)?, &providers, &mut wake)))
+            .collect(),
         nodes: Vec::with_capacity(engine.nodes.len() + engine.creating.len()),
         requests: requests.iter().map(|request| one_request(request, &pools)).collect(),
     };
@@ -148,7 +156,12 @@ fn provider(engine: &Engine, key: &Key, record: &Provider, wake: &mut Vec<Timest
     }
 }
 
-fn provider_gate(engine: &Engine, key: &Key, record: &Provider, connection: Option<&Connection>) -> (Gate, Option<Timestamp>) {
+fn provider_gate(
+    engine: &Engine,
+    key: &Key,
+    record: &Provider,
+    connection: Option<&Connection>,
+) -> (Gate, Option<Timestamp>) {
     let closed = |reason, message: String| (Gate::Closed(Blocked { reason, message }), None);
     if record.metadata.deletion_timestamp.is_some() {
         return closed(reason::DRAINING, format!("the Provider {} is being deleted", key.name));
@@ -163,12 +176,21 @@ fn provider_gate(engine: &Engine, key: &Key, record: &Provider, connection: Opti
     };
     // Nothing is launched before the cloud was listed once: an earlier life's servers must be found first (rule 2).
     if connection.listed_full().is_none() {
-        return closed(reason::PROVIDER_NOT_READY, format!("the servers of the Provider {} are being listed", key.name));
+        return closed(
+            reason::PROVIDER_NOT_READY,
+            format!("the servers of the Provider {} are being listed", key.name),
+        );
     }
     connection.gate(engine.now)
 }
 
-fn one_pool(engine: &Engine, key: &Key, record: &Pool, providers: &HashMap<&Key, usize>, wake: &mut Vec<Timestamp>) -> plan::Pool {
+fn one_pool(
+    engine: &Engine,
+    key: &Key,
+    record: &Pool,
+    providers: &HashMap<&Key, usize>,
+    wake: &mut Vec<Timestamp>,
+) -> plan::Pool {
     let positive = |number: i32| u32::try_from(number).unwrap_or(0);
     let offers = record.spec.providers.iter().filter_map(|offer| {
         let provider = key.sibling(&offer.name);
@@ -192,7 +214,8 @@ fn one_pool(engine: &Engine, key: &Key, record: &Pool, providers: &HashMap<&Key,
         max_nodes: record.spec.max_nodes.map(positive),
         max_ready_age: record.spec.max_ready_age.map(crate::api::Duration::as_std),
         // Just started: a Provider that is being connected takes its share of the pool a moment later.
-        paused: record.spec.paused || record.spec.providers.iter().any(|offer| settling(engine, &key.sibling(&offer.name))),
+        paused: record.spec.paused
+            || record.spec.providers.iter().any(|offer| settling(engine, &key.sibling(&offer.name))),
         draining: record.metadata.deletion_timestamp.is_some(),
         rolling: record.spec.update.strategy == UpdateStrategy::Rolling,
         max_unavailable: positive(record.spec.update.max_unavailable),
@@ -238,7 +261,10 @@ pub fn template(engine: &Engine, key: &Key, record: &Pool, provider: &Key) -> Re
         blocked(reason::DISK_IMAGE_NOT_FOUND, format!("create the DiskImage {} or correct spec.image", image.name))
     })?;
     let version = super::provider_image::current(engine, &image, &provider.name).ok_or_else(|| {
-        blocked(reason::IMAGE_NOT_READY, format!("the DiskImage {} has no usable version on {}", image.name, provider.name))
+        blocked(
+            reason::IMAGE_NOT_READY,
+            format!("the DiskImage {} has no usable version on {}", image.name, provider.name),
+        )
     })?;
     let image_id = version.status.as_ref().and_then(|status| status.image_id.clone()).unwrap_or_default();
     let connection = engine.connections.get(provider).ok_or_else(|| {
@@ -246,7 +272,9 @@ pub fn template(engine: &Engine, key: &Key, record: &Pool, provider: &Key) -> Re
     })?;
     let flavor = connection.flavor(&record.spec.flavor).cloned().ok_or_else(|| match connection.facts_read {
         None => blocked(reason::PROVIDER_NOT_READY, format!("the flavors of {} are being read", provider.name)),
-        Some(_) => blocked(reason::FLAVOR_NOT_FOUND, format!("{} has no such flavor; correct spec.flavor", provider.name)),
+        Some(_) => {
+            blocked(reason::FLAVOR_NOT_FOUND, format!("{} has no such flavor; correct spec.flavor", provider.name))
+        }
     })?;
     let login = disk_image.spec.login.clone();
     let hash = super::pool::hash(record, spec, &image_id, &flavor.id, &login);
@@ -298,19 +326,24 @@ fn usable(engine: &Engine, record: &PoolNode, runtime: &NodeRuntime) -> bool {
         return !runtime.gone;
     };
     !runtime.gone
-        && connection
-            .server_of(record, runtime.server_id.as_deref())
-            .is_none_or(|server| matches!(server.status, crate::cloud::ServerStatus::Active | crate::cloud::ServerStatus::Unknown))
+        && connection.server_of(record, runtime.server_id.as_deref()).is_none_or(|server| {
+            matches!(server.status, crate::cloud::ServerStatus::Active | crate::cloud::ServerStatus::Unknown)
+        })
 }
 
 /// A node hashed by an older formula is not outdated by that alone.
 fn comparable_hash(record: &PoolNode, pool: Option<&plan::Pool>, provider: usize) -> String {
-    let same_formula = record.annotations().get(ANNOTATION_HASH_VERSION).is_some_and(|version| version == pool::HASH_VERSION);
+    let same_formula =
+        record.annotations().get(ANNOTATION_HASH_VERSION).is_some_and(|version| version == pool::HASH_VERSION);
     let current = || {
         let offer = pool?.offers.iter().find(|offer| offer.provider == provider)?;
         offer.template.as_ref().ok().map(|template| template.hash.clone())
     };
-    if same_formula { record.spec.template_hash.clone() } else { current().unwrap_or_else(|| record.spec.template_hash.clone()) }
+    if same_formula {
+        record.spec.template_hash.clone()
+    } else {
+        current().unwrap_or_else(|| record.spec.template_hash.clone())
+    }
 }
 
 fn resources(engine: &Engine, key: &Key, record: &PoolNode) -> Resources {
@@ -403,7 +436,14 @@ fn create(engine: &mut Engine, world: &World, seen: &Seen, provider: usize, slot
     });
 }
 
-fn new_node(engine: &Engine, pool: &Key, record: &Pool, provider: &Key, slot: u32, launch: &Launch) -> Option<PoolNode> {
+fn new_node(
+    engine: &Engine,
+    pool: &Key,
+    record: &Pool,
+    provider: &Key,
+    slot: u32,
+    launch: &Launch,
+) -> Option<PoolNode> {
     let slot = i32::try_from(slot).ok()?;
     let spec = PoolNodeSpec {
         provider: provider.name.to_string(),

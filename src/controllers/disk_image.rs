@@ -17,11 +17,12 @@ use super::{Engine, Mark, provider_image, records};
 use crate::api::conditions::{self, AVAILABLE, Desired, PROGRESSING, UP_TO_DATE, reason};
 use crate::api::disk_image::{DiskImageProviderStatus, ImageFailure, ImageSelector};
 use crate::api::{
-    DiskImage, DiskImageStatus, FINALIZER_IMAGE, LABEL_DISK_IMAGE, LABEL_PROVIDER, NodeState, ProviderImage, ProviderImageSpec,
+    DiskImage, DiskImageStatus, FINALIZER_IMAGE, LABEL_DISK_IMAGE, LABEL_PROVIDER, NodeState, ProviderImage,
+    ProviderImageSpec,
 };
 use crate::cloud::{CloudError, Image};
 use crate::plan::pressure::grown;
-use crate::plan::schedule;
+use crate::plan::schedule::{self, Schedule, ScheduleError};
 
 /// First and longest pause between two failed look-ups.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
@@ -94,7 +95,9 @@ fn look(engine: &mut Engine, key: &Key, image: &Arc<DiskImage>, selector: &Image
         Some(_) => {}
         None => return,
     }
-    let Some(cloud) = engine.connections.get(&key.sibling(provider)).map(super::provider::Connection::cloud) else { return };
+    let Some(cloud) = engine.connections.get(&key.sibling(provider)).map(super::provider::Connection::cloud) else {
+        return;
+    };
     memory.under_way = true;
     let selector = port(selector);
     let (key, provider, generation) = (key.clone(), provider.to_owned(), image.metadata.generation);
@@ -134,7 +137,13 @@ fn port(selector: &ImageSelector) -> crate::cloud::ImageSelector {
     }
 }
 
-fn looked(engine: &mut Engine, key: &Key, provider: &str, generation: Option<i64>, answer: Result<Vec<Image>, CloudError>) {
+fn looked(
+    engine: &mut Engine,
+    key: &Key,
+    provider: &str,
+    generation: Option<i64>,
+    answer: Result<Vec<Image>, CloudError>,
+) {
     let now = engine.now;
     let Some(record) = engine.disk_images.get(key).cloned() else { return };
     let rejected = rejected(engine, key, &record, provider);
@@ -152,10 +161,14 @@ fn looked(engine: &mut Engine, key: &Key, provider: &str, generation: Option<i64
             adopt(engine, key, provider, image);
             None
         }
-        Ok(None) => Some((reason::IMAGE_NOT_FOUND, "no active image matches; correct spec.source.existing or upload one".to_owned())),
-        Err(error) if error.class == crate::cloud::ErrorClass::NotFound => {
-            Some((reason::IMAGE_NOT_FOUND, "no active image matches; correct spec.source.existing or upload one".to_owned()))
-        }
+        Ok(None) => Some((
+            reason::IMAGE_NOT_FOUND,
+            "no active image matches; correct spec.source.existing or upload one".to_owned(),
+        )),
+        Err(error) if error.class == crate::cloud::ErrorClass::NotFound => Some((
+            reason::IMAGE_NOT_FOUND,
+            "no active image matches; correct spec.source.existing or upload one".to_owned(),
+        )),
         Err(error) => Some((reason::TRANSIENT_ERROR, error.to_string())),
     };
     if let Some((reason, message)) = failure {
@@ -206,7 +219,11 @@ fn adopt(engine: &mut Engine, key: &Key, provider: &str, image: Image) {
         move |engine: &mut Engine| match answer {
             Ok(version) => {
                 tracing::info!(version = %Key::of(&version), "found a version");
-                engine.provider_images.wrote(version).into_iter().for_each(|change| provider_image::changed(engine, &change));
+                engine
+                    .provider_images
+                    .wrote(version)
+                    .into_iter()
+                    .for_each(|change| provider_image::changed(engine, &change));
             }
             Err(records::WriteError::AlreadyExists) => {}
             Err(error) => {
@@ -223,7 +240,10 @@ fn rejected(engine: &Engine, key: &Key, image: &DiskImage, provider: &str) -> Ve
     let noted = engine.memory.images.rejected.get(&(key.clone(), provider.to_owned()));
     ids.extend(noted.into_iter().flatten().filter(|id| !ids.contains(id)).cloned().collect::<Vec<_>>());
     let records = engine.provider_images.iter().filter(|(version, record)| {
-        version.namespace == key.namespace && *record.spec.disk_image == *key.name && record.spec.provider == provider && record.spec.rejected
+        version.namespace == key.namespace
+            && *record.spec.disk_image == *key.name
+            && record.spec.provider == provider
+            && record.spec.rejected
     });
     ids.extend(records.filter_map(|(_, record)| record.spec.image_id.clone()));
     ids
@@ -255,7 +275,8 @@ pub fn note_rejection(engine: &mut Engine, version: &ProviderImage) -> bool {
 /// Versions beyond `retain` go, newest kept, unless a booting node uses them (rule 7). The image itself is not ours.
 fn retire(engine: &mut Engine, key: &Key, image: &DiskImage, provider: &str) {
     let keep = usize::try_from(image.spec.retain).unwrap_or(2).max(2);
-    let old: Vec<Arc<ProviderImage>> = provider_image::usable(engine, key, provider).into_iter().skip(keep).map(Arc::clone).collect();
+    let old: Vec<Arc<ProviderImage>> =
+        provider_image::usable(engine, key, provider).into_iter().skip(keep).map(Arc::clone).collect();
     for version in old {
         let name = version.name_any();
         let booting = engine.nodes.iter().any(|(node, record)| {
@@ -286,7 +307,11 @@ fn report(engine: &mut Engine, key: &Key, image: &Arc<DiskImage>) {
         }
     }
     let desired = conditions_of(engine, key, image, &providers);
-    let mut new = DiskImageStatus { observed_generation: image.metadata.generation, providers, conditions: old.conditions.clone() };
+    let mut new = DiskImageStatus {
+        observed_generation: image.metadata.generation,
+        providers,
+        conditions: old.conditions.clone(),
+    };
     conditions::set_all(&mut new.conditions, &desired, image.metadata.generation, &Time(engine.now));
     engine.report(Mark::DiskImage(key.clone()), image, &old, &new, |engine, image: DiskImage| {
         engine.disk_images.wrote(image).into_iter().for_each(|change| changed(engine, &change));
@@ -300,7 +325,7 @@ fn on_provider(engine: &Engine, key: &Key, image: &DiskImage, provider: &str) ->
     let recorded = recorded(image, provider);
     let current = versions.first();
     let next = match look.and_then(|look| look.found) {
-        Some((at, _)) => schedule::next(&image.spec.refresh, &format!("{key}/{provider}"), at).ok().flatten().map(Time),
+        Some((at, _)) => next_look(image, provider, at).ok().flatten().map(Time),
         None => recorded.and_then(|status| status.next_build_time.clone()),
     };
     let mut ids = rejected(engine, key, image, provider);
@@ -313,10 +338,20 @@ fn on_provider(engine: &Engine, key: &Key, image: &DiskImage, provider: &str) ->
         built_at: current.and_then(|version| Timestamp::from_second(version.spec.version).ok()).map(Time),
         next_build_time: if image.spec.suspend { None } else { next },
         last_failure: look.and_then(|look| look.failure.clone()).or_else(|| {
-            recorded.and_then(|status| status.last_failure.clone()).filter(|_| look.is_none_or(|look| look.found.is_none()))
+            recorded
+                .and_then(|status| status.last_failure.clone())
+                .filter(|_| look.is_none_or(|look| look.found.is_none()))
         }),
         rejected_image_ids: ids.split_off(ids.len().saturating_sub(REJECTED)),
     }
+}
+
+/// When the schedule asks for the next look, moved by the part of the jitter that is fixed for image and provider.
+fn next_look(image: &DiskImage, provider: &str, after: Timestamp) -> Result<Option<Timestamp>, ScheduleError> {
+    let refresh = &image.spec.refresh;
+    let schedule = Schedule::parse(&refresh.schedule, Some(&refresh.time_zone))?;
+    let offset = schedule::offset(refresh.jitter.as_std(), &image.name_any(), provider);
+    Ok(schedule.next_after(after, offset))
 }
 
 fn conditions_of(engine: &Engine, key: &Key, image: &DiskImage, providers: &[DiskImageProviderStatus]) -> Vec<Desired> {
@@ -328,7 +363,7 @@ fn conditions_of(engine: &Engine, key: &Key, image: &DiskImage, providers: &[Dis
             Desired::no(PROGRESSING, reason::INVALID_CONFIGURATION, message),
         ];
     }
-    if let Err(why) = schedule::next(&image.spec.refresh, &key.to_string(), engine.now) {
+    if let Err(why) = next_look(image, "", engine.now) {
         let message = why.to_string();
         return vec![
             available(engine, key, providers),
@@ -338,8 +373,12 @@ fn conditions_of(engine: &Engine, key: &Key, image: &DiskImage, providers: &[Dis
     }
     let failing = providers.iter().find_map(|status| Some((status, status.last_failure.as_ref()?)));
     let up_to_date = match failing {
-        Some((status, failure)) => Desired::no(UP_TO_DATE, reason::BUILD_FAILED, format!("{}: {}", status.name, failure.message)),
-        None if providers.iter().all(|status| status.current.is_some()) => Desired::yes(UP_TO_DATE, reason::AS_EXPECTED, ""),
+        Some((status, failure)) => {
+            Desired::no(UP_TO_DATE, reason::BUILD_FAILED, format!("{}: {}", status.name, failure.message))
+        }
+        None if providers.iter().all(|status| status.current.is_some()) => {
+            Desired::yes(UP_TO_DATE, reason::AS_EXPECTED, "")
+        }
         None => Desired::no(UP_TO_DATE, reason::NOT_YET_KNOWN, "the image is being looked for"),
     };
     let progressing = if image.spec.suspend {
@@ -363,11 +402,16 @@ fn available(engine: &Engine, key: &Key, providers: &[DiskImageProviderStatus]) 
         return Desired::no(AVAILABLE, reason::PROVIDER_NOT_FOUND, message);
     }
     if let Some(failure) = &missing.last_failure {
-        let reason = if failure.reason == reason::IMAGE_NOT_FOUND { reason::IMAGE_NOT_FOUND } else { reason::TRANSIENT_ERROR };
+        let reason =
+            if failure.reason == reason::IMAGE_NOT_FOUND { reason::IMAGE_NOT_FOUND } else { reason::TRANSIENT_ERROR };
         return Desired::no(AVAILABLE, reason, format!("{}: {}", missing.name, failure.message));
     }
     if !engine.connections.contains_key(&provider) {
-        return Desired::no(AVAILABLE, reason::PROVIDER_NOT_READY, format!("the Provider {} is not connected", missing.name));
+        return Desired::no(
+            AVAILABLE,
+            reason::PROVIDER_NOT_READY,
+            format!("the Provider {} is not connected", missing.name),
+        );
     }
     Desired::no(AVAILABLE, reason::NOT_YET_KNOWN, format!("the image is being looked for on {}", missing.name))
 }

@@ -137,8 +137,12 @@ impl<K: Resource<Scope = NamespaceResourceScope>> Store<K> {
                 self.synced = true;
                 let seen = self.listing.take().unwrap_or_default();
                 let written = std::mem::take(&mut self.written);
-                let gone: Vec<Key> =
-                    self.records.keys().filter(|key| !seen.contains(*key) && !written.contains(*key)).cloned().collect();
+                let gone: Vec<Key> = self
+                    .records
+                    .keys()
+                    .filter(|key| !seen.contains(*key) && !written.contains(*key))
+                    .cloned()
+                    .collect();
                 gone.iter().filter_map(|key| self.records.remove(key)).map(Change::Removed).collect()
             }
         }

@@ -32,8 +32,8 @@ use tokio::time::Instant;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::api::{DiskImage, NodeRequest, Pool, PoolNode, Provider, ProviderImage};
 use crate::api::conditions::{PROGRESSING, THROTTLED};
+use crate::api::{DiskImage, NodeRequest, Pool, PoolNode, Provider, ProviderImage};
 use crate::ops::events::Severity;
 use crate::plan::allocation::Fairness;
 
@@ -153,6 +153,8 @@ pub struct Memory {
     pub allocation: allocation::Outcome,
     /// Providers.
     pub providers: HashMap<Key, provider::Memory>,
+    /// Sweeps for leaks, by Provider.
+    pub leaks: HashMap<Key, leaks::Memory>,
     /// Requests.
     pub requests: node_request::Memory,
     /// Pools.
@@ -195,7 +197,10 @@ impl Engine {
     /// The time after that long.
     #[must_use]
     pub fn after(&self, after: Duration) -> Timestamp {
-        SignedDuration::try_from(after).ok().and_then(|after| self.now.checked_add(after).ok()).unwrap_or(Timestamp::MAX)
+        SignedDuration::try_from(after)
+            .ok()
+            .and_then(|after| self.now.checked_add(after).ok())
+            .unwrap_or(Timestamp::MAX)
     }
 
     /// Something must be reconciled, but not more often than that: now if the last time is long enough ago.
@@ -285,7 +290,9 @@ impl Engine {
     pub fn searching(&self, provider: &Key) -> Vec<String> {
         self.runtime
             .iter()
-            .filter(|(_, runtime)| runtime.server_id.is_none() && runtime.permit.is_none() && runtime.key.namespace == provider.namespace)
+            .filter(|(_, runtime)| {
+                runtime.server_id.is_none() && runtime.permit.is_none() && runtime.key.namespace == provider.namespace
+            })
             .map(|(uid, _)| uid.clone())
             .collect()
     }
@@ -419,7 +426,8 @@ where
     };
     let before = conditions(old);
     for condition in conditions(new) {
-        let same = before.iter().find(|old| old.type_ == condition.type_).is_some_and(|old| old.status == condition.status);
+        let same =
+            before.iter().find(|old| old.type_ == condition.type_).is_some_and(|old| old.status == condition.status);
         // What is as it should be from the start is no news.
         let calm = condition.message.is_empty() && !before.iter().any(|old| old.type_ == condition.type_);
         if same || calm || condition.status == "Unknown" {
@@ -491,7 +499,8 @@ impl Engine {
     {
         for api in self.setup.apis() {
             let arrivals = self.arrivals.clone();
-            let beat = self.setup.heartbeats.watch_loop(format!("watch {} {}", K::plural(&()), api.resource_url()), SILENCE);
+            let beat =
+                self.setup.heartbeats.watch_loop(format!("watch {} {}", K::plural(&()), api.resource_url()), SILENCE);
             let alive = move || beat.beat();
             let shutdown = self.setup.shutdown.clone();
             let tell = move |event: Event<K>| {

@@ -65,9 +65,13 @@ fn mark_nodes(engine: &mut Engine, request: &str) {
 }
 
 fn claimed_by<'a>(engine: &'a Engine, request: &'a str) -> impl Iterator<Item = (&'a Key, &'a Arc<PoolNode>)> {
-    engine.claims.get(request).into_iter().flatten().filter_map(|key| engine.nodes.get(key).map(|node| (key, node))).filter(
-        move |(_, node)| node.spec.claim_ref.as_ref().is_some_and(|claim| claim.uid == request),
-    )
+    engine
+        .claims
+        .get(request)
+        .into_iter()
+        .flatten()
+        .filter_map(|key| engine.nodes.get(key).map(|node| (key, node)))
+        .filter(move |(_, node)| node.spec.claim_ref.as_ref().is_some_and(|claim| claim.uid == request))
 }
 
 /// Observe and report.
@@ -137,14 +141,25 @@ fn report(engine: &mut Engine, key: &Key, request: &Arc<NodeRequest>) {
     });
 }
 
-fn count(engine: &Engine, before: RequestState, after: RequestState, created: Option<Timestamp>, request: &NodeRequest) {
+fn count(
+    engine: &Engine,
+    before: RequestState,
+    after: RequestState,
+    created: Option<Timestamp>,
+    request: &NodeRequest,
+) {
     match (before, after) {
         (RequestState::Pending, RequestState::Fulfilled) => {
-            let waited = created.and_then(|created| std::time::Duration::try_from(engine.now.duration_since(created)).ok());
+            let waited =
+                created.and_then(|created| std::time::Duration::try_from(engine.now.duration_since(created)).ok());
             engine.setup.metrics.request_fulfilled(waited.unwrap_or_default());
         }
         (RequestState::Pending, RequestState::Failed) => {
-            let reason = request.status.as_ref().and_then(|s| conditions::find(&s.conditions, FULFILLED)).map(|c| c.reason.as_str());
+            let reason = request
+                .status
+                .as_ref()
+                .and_then(|s| conditions::find(&s.conditions, FULFILLED))
+                .map(|c| c.reason.as_str());
             let timed_out = reason == Some(reason::WAIT_TIMEOUT);
             engine.setup.metrics.request_failed(if timed_out { "timed_out" } else { "impossible" });
         }
@@ -180,7 +195,12 @@ fn fail(status: &mut NodeRequestStatus, reason: &'static str, message: &str) -> 
     Desired::no(FULFILLED, reason, message)
 }
 
-fn waited_too_long(engine: &mut Engine, key: &Key, request: &NodeRequest, status: &mut NodeRequestStatus) -> Option<Desired> {
+fn waited_too_long(
+    engine: &mut Engine,
+    key: &Key,
+    request: &NodeRequest,
+    status: &mut NodeRequestStatus,
+) -> Option<Desired> {
     let timeout = request.spec.wait_timeout?;
     let until = passes(request.creation_timestamp()?.0, timeout)?;
     if until > engine.now {
@@ -255,7 +275,11 @@ fn fulfilled(engine: &mut Engine, key: &Key, request: &NodeRequest, status: &mut
         .map(|assigned| assigned.pool_node.as_str())
         .collect();
     if lost.is_empty() {
-        return Some(Desired::yes(FULFILLED, reason::NODES_ASSIGNED, format!("{} nodes are assigned", status.nodes.len())));
+        return Some(Desired::yes(
+            FULFILLED,
+            reason::NODES_ASSIGNED,
+            format!("{} nodes are assigned", status.nodes.len()),
+        ));
     }
     Some(Desired::no(FULFILLED, reason::NODE_LOST, format!("these nodes are gone: {}", lost.join(", "))))
 }

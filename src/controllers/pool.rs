@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 
-
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
@@ -60,7 +59,8 @@ pub fn changed(engine: &mut Engine, change: &Change<Pool>) {
     let (Change::Updated(pool, _) | Change::Removed(pool)) = change;
     let key = Key::of(&**pool);
     match change {
-        Change::Updated(pool, Some(before)) if before.spec == pool.spec && before.metadata.deletion_timestamp == pool.metadata.deletion_timestamp => {}
+        Change::Updated(pool, Some(before))
+            if before.spec == pool.spec && before.metadata.deletion_timestamp == pool.metadata.deletion_timestamp => {}
         _ => engine.mark(Mark::Allocation),
     }
     if matches!(change, Change::Removed(_)) {
@@ -86,8 +86,18 @@ pub fn event(engine: &Engine, node: &PoolNode, reason: &str, message: &str) {
 pub fn hash(pool: &Pool, provider: &Provider, image_id: &str, flavor_id: &str, login: &Login) -> String {
     let spec = &provider.spec;
     let parts = json!([
-        image_id, flavor_id, login.username, login.port, pool.spec.user_data_secret_ref, pool.spec.metadata,
-        pool.spec.readiness.probe, spec.networks, spec.security_groups, spec.key_pair, spec.config_drive, spec.floating_ip,
+        image_id,
+        flavor_id,
+        login.username,
+        login.port,
+        pool.spec.user_data_secret_ref,
+        pool.spec.metadata,
+        pool.spec.readiness.probe,
+        spec.networks,
+        spec.security_groups,
+        spec.key_pair,
+        spec.config_drive,
+        spec.floating_ip,
     ]);
     Sha256::digest(parts.to_string().as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
@@ -97,9 +107,11 @@ pub fn reconcile(engine: &mut Engine, key: &Key) {
     let Some(pool) = engine.pools.get(key).cloned() else { return };
     let old = pool.status.clone().unwrap_or_default();
     let mut new = counts(engine, key, &pool);
-    new.last_launch_failure = engine.memory.pools.failures.get(key).cloned().or_else(|| old.last_launch_failure.clone());
+    new.last_launch_failure =
+        engine.memory.pools.failures.get(key).cloned().or_else(|| old.last_launch_failure.clone());
     new.conditions.clone_from(&old.conditions);
-    let desired = [available(engine, key, &pool, &new), progressing(engine, key, &pool, &new), healthy(engine, key, &pool)];
+    let desired =
+        [available(engine, key, &pool, &new), progressing(engine, key, &pool, &new), healthy(engine, key, &pool)];
     conditions::set_all(&mut new.conditions, &desired, pool.metadata.generation, &Time(engine.now));
     engine.report(Mark::Pool(key.clone()), &pool, &old, &new, |engine, pool: Pool| {
         engine.pools.wrote(pool).into_iter().for_each(|change| changed(engine, &change));
@@ -121,7 +133,9 @@ fn counts(engine: &Engine, key: &Key, pool: &Pool) -> PoolStatus {
             (offer.name.as_str(), launch.ok().map(|launch| launch.hash))
         })
         .collect();
-    for (_, node) in engine.nodes.iter().filter(|(node, record)| node.namespace == key.namespace && *record.spec.pool == *key.name) {
+    for (_, node) in
+        engine.nodes.iter().filter(|(node, record)| node.namespace == key.namespace && *record.spec.pool == *key.name)
+    {
         status.total += 1;
         let wanted = hashes.get(node.spec.provider.as_str()).and_then(Option::as_deref);
         if wanted == Some(node.spec.template_hash.as_str()) && node.metadata.deletion_timestamp.is_none() {
@@ -161,7 +175,9 @@ fn progressing(engine: &Engine, key: &Key, pool: &Pool, status: &PoolStatus) -> 
     if pool.spec.paused {
         return Desired::no(PROGRESSING, reason::PAUSED, "nothing is launched or replaced while paused is true");
     }
-    if let Some(blocked) = engine.memory.allocation.blocked.get(key).filter(|_| status.ready + status.building < pool.spec.min_ready) {
+    if let Some(blocked) =
+        engine.memory.allocation.blocked.get(key).filter(|_| status.ready + status.building < pool.spec.min_ready)
+    {
         return Desired::yes(PROGRESSING, reason::WAITING_FOR_CAPACITY, blocked.message.clone());
     }
     if status.building > 0 {
@@ -183,7 +199,9 @@ fn healthy(engine: &Engine, key: &Key, pool: &Pool) -> Desired {
             let last = engine.memory.pools.failures.get(key).map(|failure| format!("; the last: {}", failure.message));
             let message = format!(
                 "{failed} of the last {of} launches of {} on {} failed{}",
-                pool.spec.image, offer.name, last.unwrap_or_default()
+                pool.spec.image,
+                offer.name,
+                last.unwrap_or_default()
             );
             return Desired::no(LAUNCH_HEALTHY, reason::LAUNCHES_FAILING, message);
         }
@@ -217,4 +235,3 @@ pub fn figures(engine: &Engine) {
     }
     engine.setup.metrics.node_states(counts);
 }
-

@@ -36,10 +36,16 @@ pub fn usable<'a>(engine: &'a Engine, image: &'a Key, provider: &'a str) -> Vec<
         .provider_images
         .iter()
         .filter(|(key, version)| {
-            key.namespace == image.namespace && *version.spec.disk_image == *image.name && version.spec.provider == provider
+            key.namespace == image.namespace
+                && *version.spec.disk_image == *image.name
+                && version.spec.provider == provider
         })
         .map(|(_, version)| version)
-        .filter(|version| !version.spec.rejected && version.metadata.deletion_timestamp.is_none() && version.state() == ImageState::Ready)
+        .filter(|version| {
+            !version.spec.rejected
+                && version.metadata.deletion_timestamp.is_none()
+                && version.state() == ImageState::Ready
+        })
         .collect();
     versions.sort_by_key(|version| Reverse(version.spec.version));
     versions
@@ -60,10 +66,14 @@ pub fn reconcile(engine: &mut Engine, key: &Key) {
     if !version.spec.managed && engine.disk_images.get(&key.sibling(&version.spec.disk_image)).is_none() {
         // Nothing in the cloud is ours here: without its DiskImage the record says nothing any more.
         let (client, seen) = (engine.setup.client.clone(), Arc::clone(&version));
-        engine.write_once(Mark::ProviderImage(key.clone()), async move { records::delete(&client, &*seen).await }, |engine, version| {
-            let change = version.and_then(|version: ProviderImage| engine.provider_images.wrote(version));
-            change.into_iter().for_each(|change| changed(engine, &change));
-        });
+        engine.write_once(
+            Mark::ProviderImage(key.clone()),
+            async move { records::delete(&client, &*seen).await },
+            |engine, version| {
+                let change = version.and_then(|version: ProviderImage| engine.provider_images.wrote(version));
+                change.into_iter().for_each(|change| changed(engine, &change));
+            },
+        );
         return;
     }
     report(engine, key, &version);
@@ -72,15 +82,21 @@ pub fn reconcile(engine: &mut Engine, key: &Key) {
 /// An image that others manage is only let go; before that, the DiskImage notes that it was rejected by hand, so that
 /// the same version never comes back by itself.
 fn remove(engine: &mut Engine, key: &Key, version: &Arc<ProviderImage>) {
-    if !version.finalizers().iter().any(|name| name == FINALIZER_IMAGE) || !super::disk_image::note_rejection(engine, version) {
+    if !version.finalizers().iter().any(|name| name == FINALIZER_IMAGE)
+        || !super::disk_image::note_rejection(engine, version)
+    {
         return;
     }
     let rest: Vec<&String> = version.finalizers().iter().filter(|name| *name != FINALIZER_IMAGE).collect();
     let change = json!({ "metadata": { "finalizers": rest } });
     let (client, seen) = (engine.setup.client.clone(), Arc::clone(version));
-    engine.write_once(Mark::ProviderImage(key.clone()), async move { records::patch(&client, &*seen, change).await }, |engine, version: ProviderImage| {
-        engine.provider_images.remove(&version).into_iter().for_each(|change| changed(engine, &change));
-    });
+    engine.write_once(
+        Mark::ProviderImage(key.clone()),
+        async move { records::patch(&client, &*seen, change).await },
+        |engine, version: ProviderImage| {
+            engine.provider_images.remove(&version).into_iter().for_each(|change| changed(engine, &change));
+        },
+    );
 }
 
 fn report(engine: &mut Engine, key: &Key, version: &Arc<ProviderImage>) {

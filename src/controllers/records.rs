@@ -162,9 +162,10 @@ pub fn difference<S: Serialize>(old: &S, new: &S) -> Option<Value> {
 fn merge(old: &Value, new: &Value) -> Value {
     let (Value::Object(old), Value::Object(new)) = (old, new) else { return new.clone() };
     let gone = old.keys().filter(|key| !new.contains_key(*key)).map(|key| (key.clone(), Value::Null));
-    let changed = new.iter().filter(|(key, value)| old.get(*key) != Some(value)).map(|(key, value)| {
-        (key.clone(), old.get(key).map_or_else(|| value.clone(), |old| merge(old, value)))
-    });
+    let changed = new
+        .iter()
+        .filter(|(key, value)| old.get(*key) != Some(value))
+        .map(|(key, value)| (key.clone(), old.get(key).map_or_else(|| value.clone(), |old| merge(old, value))));
     gone.chain(changed).collect()
 }
 

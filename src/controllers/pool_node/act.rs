@@ -160,8 +160,13 @@ fn again(engine: &mut Engine, uid: &str, error: &records::WriteError) {
 }
 
 /// A cloud call for a node: only while this replica leads, with the answer applied to the engine.
-fn call<T, F>(engine: &mut Engine, node: &PoolNode, uid: &str, work: impl FnOnce(Arc<dyn Cloud>) -> F, done: fn(&mut Engine, &str, Result<T, CloudError>))
-where
+fn call<T, F>(
+    engine: &mut Engine,
+    node: &PoolNode,
+    uid: &str,
+    work: impl FnOnce(Arc<dyn Cloud>) -> F,
+    done: fn(&mut Engine, &str, Result<T, CloudError>),
+) where
     T: Send + 'static,
     F: Future<Output = Result<T, CloudError>> + Send + 'static,
 {
@@ -221,7 +226,10 @@ fn start_probe(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     let key = Key::of(&**node);
     let known = engine.runtime.get(uid).map(|runtime| runtime.host_keys.clone()).unwrap_or_default();
     let recheck = node.state() == crate::api::NodeState::Ready;
-    let timeout = engine.providers.get(&key.sibling(&node.spec.provider)).map_or(super::UNKNOWN_BOOT_TIMEOUT, |p| p.spec.boot_timeout.as_std());
+    let timeout = engine
+        .providers
+        .get(&key.sibling(&node.spec.provider))
+        .map_or(super::UNKNOWN_BOOT_TIMEOUT, |p| p.spec.boot_timeout.as_std());
     let kind = node.spec.probe;
     let limit = Arc::clone(&engine.probes);
     with(engine, uid, |runtime| runtime.probe = Probe::Running);
@@ -320,13 +328,15 @@ fn deletion_answered(runtime: &mut NodeRuntime, answer: Result<(), CloudError>, 
         // A 404 is the proof, unless the cloud may not know the server yet that it named a moment ago.
         Err(error) if error.class == ErrorClass::NotFound => {
             runtime.not_found += 1;
-            runtime.gone = runtime.not_found >= ENOUGH_NOT_FOUND || matches!(runtime.deletion, Deletion::Accepted { .. });
+            runtime.gone =
+                runtime.not_found >= ENOUGH_NOT_FOUND || matches!(runtime.deletion, Deletion::Accepted { .. });
             runtime.looked_up = Some(now);
             runtime.deletion = Deletion::Accepted { at: now };
         }
         Err(error) => {
             runtime.deletion_failures = runtime.deletion_failures.saturating_add(1);
-            let pause = grown(FIRST_RETRY, runtime.deletion_failures, LONGEST_RETRY).max(error.retry_after.unwrap_or_default());
+            let pause =
+                grown(FIRST_RETRY, runtime.deletion_failures, LONGEST_RETRY).max(error.retry_after.unwrap_or_default());
             let retry = SignedDuration::try_from(pause).ok().and_then(|pause| now.checked_add(pause).ok());
             tracing::warn!(node = %runtime.key, %error, "server not deleted; trying again");
             runtime.deletion = Deletion::Failed { retry: retry.unwrap_or(Timestamp::MAX) };
@@ -380,12 +390,20 @@ fn free(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
         .providers
         .get(&Key::of(&**node).sibling(&node.spec.provider))
         .is_some_and(|provider| provider.spec.floating_ip.is_some());
-    let booted = engine.runtime.get(uid).is_some_and(|runtime| runtime.server_id.is_some() || runtime.boot == Boot::Unclear);
-    let cloud = (floating && booted).then(|| engine.connection_of(node).map(super::provider::Connection::cloud)).flatten();
+    let booted =
+        engine.runtime.get(uid).is_some_and(|runtime| runtime.server_id.is_some() || runtime.boot == Boot::Unclear);
+    let cloud =
+        (floating && booted).then(|| engine.connection_of(node).map(super::provider::Connection::cloud)).flatten();
+    let server = engine.runtime.get(uid).and_then(|runtime| runtime.server_id.clone());
+    if let Some(server) = server {
+        super::super::leaks::server_gone(engine, &Key::of(&**node).sibling(&node.spec.provider), &server, uid);
+    }
     let record = uid.to_owned();
     write(engine, uid, async move {
         if let Some(cloud) = cloud {
-            delete_floating_ips(&*cloud, &record).await.map_err(|error| records::WriteError::Unclear(error.to_string()))?;
+            delete_floating_ips(&*cloud, &record)
+                .await
+                .map_err(|error| records::WriteError::Unclear(error.to_string()))?;
         }
         records::remove_finalizer(&client, &*seen, FINALIZER_SERVER).await
     });
@@ -416,6 +434,6 @@ pub const fn reason_of(failure: Failure) -> (&'static str, &'static str) {
         Failure::Refused => (reason::INVALID_CONFIGURATION, "refused"),
         Failure::NeverAppeared => (reason::LAUNCH_LOST, "launch_lost"),
         Failure::ServerLost => (reason::SERVER_LOST, "server_lost"),
-        Failure::Unreachable => ("Unreachable", "unreachable"),
+        Failure::Unreachable => (reason::UNREACHABLE, "unreachable"),
     }
 }

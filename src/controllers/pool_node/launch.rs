@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use super::super::records::{self, LaunchPermit};
 use super::super::{Engine, Mark};
 use super::{Boot, Key};
+use crate::api::conditions::reason;
 use crate::api::pool::UserDataSecretRef;
 use crate::api::{ImageState, PoolNode, ProviderImage};
 use crate::cloud::{BootRequest, Cloud, CloudError, ErrorClass};
@@ -45,7 +46,10 @@ pub fn boot(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     set(engine, uid, |runtime| runtime.boot = Boot::InFlight);
     let client = engine.setup.client.clone();
     let guard = engine.setup.guard.clone();
-    let user_data = engine.pools.get(&Key::of(&**node).sibling(&node.spec.pool)).and_then(|pool| pool.spec.user_data_secret_ref.clone());
+    let user_data = engine
+        .pools
+        .get(&Key::of(&**node).sibling(&node.spec.pool))
+        .and_then(|pool| pool.spec.user_data_secret_ref.clone());
     let node = Arc::clone(node);
     engine.spawn(async move {
         let outcome = send(&client, &guard, cloud, &node, request, user_data, permit).await;
@@ -90,7 +94,9 @@ async fn usable(client: &Client, namespace: &str, node: &PoolNode) -> Result<boo
     let Some(name) = &node.spec.provider_image else { return Ok(true) };
     let version = records::read::<ProviderImage>(client, namespace, name).await.map_err(|error| error.to_string())?;
     Ok(version.is_some_and(|version| {
-        !version.spec.rejected && version.metadata.deletion_timestamp.is_none() && version.state() != ImageState::Rejected
+        !version.spec.rejected
+            && version.metadata.deletion_timestamp.is_none()
+            && version.state() != ImageState::Rejected
     }))
 }
 
@@ -99,10 +105,9 @@ async fn read_user_data(client: &Client, namespace: &str, wanted: &UserDataSecre
         .await
         .map_err(|error| error.to_string())?
         .ok_or_else(|| format!("create the Secret {} that userDataSecretRef names", wanted.name))?;
-    let data = secret
-        .data
-        .and_then(|mut data| data.remove(&wanted.key))
-        .ok_or_else(|| format!("the Secret {} has no key {}; add it or correct userDataSecretRef", wanted.name, wanted.key))?;
+    let data = secret.data.and_then(|mut data| data.remove(&wanted.key)).ok_or_else(|| {
+        format!("the Secret {} has no key {}; add it or correct userDataSecretRef", wanted.name, wanted.key)
+    })?;
     String::from_utf8(data.0)
         .map(SecretString::from)
         .map_err(|_| format!("the key {} of the Secret {} is not text", wanted.key, wanted.name))
@@ -151,7 +156,14 @@ fn booted(engine: &mut Engine, node: &Arc<PoolNode>, outcome: Outcome) {
         }
         Outcome::NotSent(why) => {
             tracing::warn!(node = %Key::of(&**node), why, "boot request not sent");
-            engine.memory.pools.note_failure(&Key::of(&**node).sibling(&node.spec.pool), node, "InvalidConfiguration", &why, None, now);
+            engine.memory.pools.note_failure(
+                &Key::of(&**node).sibling(&node.spec.pool),
+                node,
+                reason::INVALID_CONFIGURATION,
+                &why,
+                None,
+                now,
+            );
             set(engine, &uid, |runtime| runtime.boot = Boot::Never);
         }
         Outcome::Failed(error) => refused(engine, node, &uid, error, now),

@@ -111,7 +111,9 @@ pub fn server_changed(engine: &mut Engine, uid: &str) {
 
 /// Observe, plan, act. Reports follow from what the act brings back.
 pub fn reconcile(engine: &mut Engine, uid: &str) {
-    let Some(node) = engine.runtime.get(uid).and_then(|runtime| engine.nodes.get(&runtime.key)).cloned() else { return };
+    let Some(node) = engine.runtime.get(uid).and_then(|runtime| engine.nodes.get(&runtime.key)).cloned() else {
+        return;
+    };
     if node.uid().as_deref() != Some(uid) {
         engine.runtime.remove(uid);
         return;
@@ -149,7 +151,11 @@ fn learn(engine: &mut Engine, node: &PoolNode, uid: &str) {
         ServerStatus::Active => {
             if runtime.active_since.is_none() {
                 runtime.active_since = Some(engine.now);
-                engine.connections.get_mut(&key).into_iter().for_each(|connection| connection.host_found(&node.spec.flavor_id));
+                engine
+                    .connections
+                    .get_mut(&key)
+                    .into_iter()
+                    .for_each(|connection| connection.host_found(&node.spec.flavor_id));
             }
         }
         _ => runtime.active_since = None,
@@ -176,9 +182,10 @@ fn observe(engine: &Engine, node: &PoolNode, uid: &str) -> Option<Observation> {
         hold: node.spec.hold.as_ref().map_or(Hold::None, |hold| Hold::Until(hold.until.as_ref().map(|time| time.0))),
         address_missing: runtime.floating_ip.is_none()
             && provider.is_some_and(|provider| provider.spec.floating_ip.is_some())
-            && !engine.connection_of(node).and_then(|c| c.server_of(node, runtime.server_id.as_deref())).is_some_and(
-                |server| server.addresses.iter().any(|address| address.floating),
-            ),
+            && !engine
+                .connection_of(node)
+                .and_then(|c| c.server_of(node, runtime.server_id.as_deref()))
+                .is_some_and(|server| server.addresses.iter().any(|address| address.floating)),
         boot_timeout: provider.map_or(UNKNOWN_BOOT_TIMEOUT, |provider| provider.spec.boot_timeout.as_std()),
         launch_timeout: provider.map_or(UNKNOWN_LAUNCH_TIMEOUT, |provider| provider.spec.launch_timeout.as_std()),
         recheck: runtime.recheck.or_else(|| first_recheck(engine, node, uid)),

@@ -112,7 +112,14 @@ fn launch_ended(engine: &mut Engine, node: &PoolNode, result: &'static str, good
 /// Whether a failure says something about the image, and not only about the cloud.
 fn blames_image(engine: &Engine, node: &PoolNode, failure: Failure) -> Option<bool> {
     let back_pressure = |class| {
-        matches!(class, ErrorClass::Quota | ErrorClass::NoCapacity | ErrorClass::Throttled | ErrorClass::Auth | ErrorClass::Unavailable)
+        matches!(
+            class,
+            ErrorClass::Quota
+                | ErrorClass::NoCapacity
+                | ErrorClass::Throttled
+                | ErrorClass::Auth
+                | ErrorClass::Unavailable
+        )
     };
     match failure {
         Failure::ServerError => {

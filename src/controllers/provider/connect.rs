@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 use super::super::index::Key;
 use super::super::{Engine, Mark, records};
 use super::connection::{Connection, Identity, reconnect_after};
-use crate::api::conditions::reason;
 use crate::api::Provider;
+use crate::api::conditions::reason;
 use crate::api::provider::Interface;
 use crate::cloud::openstack::{self, CloudConfig, OpenStack, Options};
 use crate::cloud::poller::{Poller, SharedView, ViewUpdate};
@@ -66,7 +66,13 @@ fn connect(engine: &mut Engine, key: Key, provider: Arc<Provider>) {
     });
 }
 
-async fn attempt(client: &Client, key: &Key, provider: &Provider, options: Options, known: Option<String>) -> Result<Found, Failure> {
+async fn attempt(
+    client: &Client,
+    key: &Key,
+    provider: &Provider,
+    options: Options,
+    known: Option<String>,
+) -> Result<Found, Failure> {
     let name = &provider.spec.cloud.secret_ref.name;
     let missing = || Failure {
         reason: reason::SECRET_NOT_FOUND,
@@ -74,7 +80,10 @@ async fn attempt(client: &Client, key: &Key, provider: &Provider, options: Optio
     };
     let secret = records::read::<Secret>(client, &key.namespace, name)
         .await
-        .map_err(|error| Failure { reason: reason::TRANSIENT_ERROR, message: format!("the Secret {name} could not be read: {error}") })?
+        .map_err(|error| Failure {
+            reason: reason::TRANSIENT_ERROR,
+            message: format!("the Secret {name} could not be read: {error}"),
+        })?
         .ok_or_else(missing)?;
     let data = secret.data.unwrap_or_default();
     let clouds = data.get("clouds.yaml").ok_or_else(|| Failure {
@@ -86,8 +95,12 @@ async fn attempt(client: &Client, key: &Key, provider: &Provider, options: Optio
     if known.as_ref() == Some(&fingerprint) {
         return Ok(Found::Unchanged);
     }
-    let invalid = |error: &dyn std::fmt::Display| Failure { reason: reason::SECRET_INVALID, message: format!("the Secret {name}: {error}") };
-    let config = CloudConfig::from_yaml(&clouds.0, &provider.spec.cloud.cloud_name, authority).map_err(|error| invalid(&error))?;
+    let invalid = |error: &dyn std::fmt::Display| Failure {
+        reason: reason::SECRET_INVALID,
+        message: format!("the Secret {name}: {error}"),
+    };
+    let config = CloudConfig::from_yaml(&clouds.0, &provider.spec.cloud.cloud_name, authority)
+        .map_err(|error| invalid(&error))?;
     let cloud = OpenStack::new(config, options).map_err(|error| invalid(&error))?;
     cloud.check().await.map_err(|error| explained(&error))?;
     Ok(Found::Connected { fingerprint, cloud: Arc::new(cloud) })
@@ -114,7 +127,10 @@ fn fingerprint(provider: &Provider, clouds: &[u8], authority: Option<&[u8]>) -> 
     }
     hash.update(format!(
         "{} {:?} {:?} {}",
-        provider.spec.cloud.cloud_name, provider.spec.region, provider.spec.interface, provider.spec.requests_per_second
+        provider.spec.cloud.cloud_name,
+        provider.spec.region,
+        provider.spec.interface,
+        provider.spec.requests_per_second
     ));
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -58,7 +58,13 @@ pub struct Identity {
 
 impl Connection {
     /// A connection that has seen nothing yet.
-    pub fn new(fingerprint: String, identity: Identity, cloud: Arc<dyn Cloud>, poller: PollHandle, clock: Clock) -> Self {
+    pub fn new(
+        fingerprint: String,
+        identity: Identity,
+        cloud: Arc<dyn Cloud>,
+        poller: PollHandle,
+        clock: Clock,
+    ) -> Self {
         Self {
             fingerprint,
             flavors: Vec::new(),
@@ -124,6 +130,16 @@ impl Connection {
     /// All servers of ours that the cloud shows.
     pub fn ours(&self) -> Vec<Arc<Server>> {
         self.poller.view().read().ours().map(Arc::clone).collect()
+    }
+
+    /// The ids of all servers of the project, whosever they are.
+    pub fn server_ids(&self) -> Vec<String> {
+        self.poller.view().read().ids().map(str::to_owned).collect()
+    }
+
+    /// The cloud's own time when it was last listed completely.
+    pub fn cloud_time(&self) -> Option<Timestamp> {
+        self.poller.view().read().last_full_at()
     }
 
     /// When the last complete list of any kind was asked for.
@@ -223,7 +239,8 @@ impl Connection {
 
     /// Whether anything may be launched here now, and when to ask again.
     pub fn gate(&self, now: Timestamp) -> (Gate, Option<Timestamp>) {
-        let told = |fallback: &str| self.refused.as_ref().map_or_else(|| fallback.to_owned(), |(_, message)| message.clone());
+        let told =
+            |fallback: &str| self.refused.as_ref().map_or_else(|| fallback.to_owned(), |(_, message)| message.clone());
         let quota = gate(self.quota.answer(now), reason::QUOTA_EXCEEDED, || told("the project's quota is used up"));
         if quota.0 != Gate::Open {
             return quota;

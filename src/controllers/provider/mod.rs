@@ -39,6 +39,7 @@ pub fn changed(engine: &mut Engine, change: &Change<Provider>) {
             let key = Key::of(&**provider);
             engine.connections.remove(&key);
             engine.memory.providers.remove(&key);
+            engine.memory.leaks.remove(&key);
             mark_users(engine, &key);
         }
     }
@@ -106,11 +107,15 @@ fn drain(engine: &mut Engine, key: &Key, provider: &std::sync::Arc<Provider>) ->
         _ => return false,
     };
     let (client, seen) = (engine.setup.client.clone(), std::sync::Arc::clone(provider));
-    engine.write_once(Mark::Provider(key.clone()), async move { records::patch(&client, &*seen, change).await }, |engine, provider| {
-        let gone = provider.metadata.deletion_timestamp.is_some() && provider.finalizers().is_empty();
-        let change = if gone { engine.providers.remove(&provider) } else { engine.providers.wrote(provider) };
-        change.into_iter().for_each(|change| changed(engine, &change));
-    });
+    engine.write_once(
+        Mark::Provider(key.clone()),
+        async move { records::patch(&client, &*seen, change).await },
+        |engine, provider| {
+            let gone = provider.metadata.deletion_timestamp.is_some() && provider.finalizers().is_empty();
+            let change = if gone { engine.providers.remove(&provider) } else { engine.providers.wrote(provider) };
+            change.into_iter().for_each(|change| changed(engine, &change));
+        },
+    );
     false
 }
 
@@ -120,7 +125,8 @@ fn with_ours(provider: &Provider) -> Vec<String> {
 
 /// Whether any record holds a slot here, or the cloud still shows a server of ours.
 fn in_use(engine: &Engine, key: &Key) -> bool {
-    let recorded = engine.nodes.iter().any(|(node, record)| node.namespace == key.namespace && *record.spec.provider == *key.name);
+    let recorded =
+        engine.nodes.iter().any(|(node, record)| node.namespace == key.namespace && *record.spec.provider == *key.name);
     let creating = engine.creating.values().any(|creating| creating.provider == *key);
     let shown = engine.connections.get(key).is_some_and(|connection| !connection.ours().is_empty());
     recorded || creating || shown

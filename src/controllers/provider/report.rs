@@ -19,6 +19,7 @@ pub fn report(engine: &mut Engine, key: &Key, provider: &Arc<Provider>) {
     let mut new = old.clone();
     new.observed_generation = provider.metadata.generation;
     new.servers = Some(counts(engine, key, provider));
+    (new.leaks, new.leak_deletions) = super::super::leaks::shown(engine, key, provider);
     let connection = engine.connections.get(key);
     if let Some(connection) = connection {
         new.quota = quota(connection).or(new.quota);
@@ -73,7 +74,9 @@ fn ready(engine: &Engine, key: &Key, provider: &Provider, connection: Option<&Co
             None if connection.listed_full().is_none() => {
                 Desired::unknown(READY, reason::NOT_YET_KNOWN, "the cloud's servers are being listed")
             }
-            None if provider.spec.paused => Desired::yes(READY, reason::PAUSED, "nothing new is launched while paused is true"),
+            None if provider.spec.paused => {
+                Desired::yes(READY, reason::PAUSED, "nothing new is launched while paused is true")
+            }
             None => Desired::yes(READY, reason::AS_EXPECTED, ""),
         },
         (None, None) => Desired::unknown(READY, reason::NOT_YET_KNOWN, "the credentials are being tried"),
