@@ -17,19 +17,22 @@ use axum::{
 };
 use futures::StreamExt;
 use jiff::Timestamp;
-use sha2::{Digest, Sha512};
 use tokio::sync::Notify;
 
 use super::{
     admin,
     calls::{Call, Record, Service},
     faults::{Applied, Behaviour, Kind, LateReply, Subject},
-    glance, keystone,
+    glance::{
+        self,
+        checksum::{Measure, Measured},
+    },
+    keystone,
     link::Link,
     mangle::{self, Origin},
     neutron, nova,
     ssh::Listeners,
-    wire::{Reply, Request, Upload},
+    wire::{Reply, Request},
     world::{Effect, World},
 };
 
@@ -140,18 +143,13 @@ async fn read(parts: Parts, body: Body) -> Option<Request> {
     Some(Request { method: parts.method, path, raw_query, query, headers: parts.headers, body, upload })
 }
 
-async fn measure(body: Body) -> Option<Upload> {
-    let (mut size, mut hash, mut head) = (0, Sha512::new(), Vec::new());
+async fn measure(body: Body) -> Option<Measured> {
+    let mut measure = Measure::new();
     let mut stream = body.into_data_stream();
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.ok()?;
-        if head.len() < 8 {
-            head.extend_from_slice(&chunk[..chunk.len().min(8)]);
-        }
-        size += chunk.len() as u64;
-        hash.update(&chunk);
+        measure.update(&chunk.ok()?);
     }
-    Some(Upload { size, sha512: glance::images::hex(&hash.finalize()), head })
+    Some(measure.finish())
 }
 
 fn apply_faults(world: &mut World, call: &Call, request: &Request) -> Applied {

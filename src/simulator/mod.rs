@@ -26,6 +26,7 @@ mod servers;
 mod settings;
 mod ssh;
 mod subnet;
+mod tls;
 mod wait;
 mod wire;
 mod world;
@@ -44,6 +45,7 @@ pub use self::{
     admin::HELP,
     settings::Settings,
     subnet::{Cidr, NotANetwork},
+    tls::TlsError,
     wait::{NotAWait, Wait},
 };
 use self::{
@@ -64,6 +66,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// HTTPS was asked for and cannot be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// No port for SSH could be had.
     #[error("cannot reserve an SSH port: {0}")]
     SshPort(io::Error),
@@ -115,9 +120,14 @@ pub async fn serve(settings: &Settings) -> Result<Running, StartError> {
     let address = settings.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
     let bound = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
+    let tls = match (&settings.tls_certificate, &settings.tls_key) {
+        (Some(certificate), Some(key)) => Some(tls::config(certificate, key)?),
+        _ => None,
+    };
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let url = match &settings.advertise_url {
         Some(url) => url.trim_end_matches('/').to_owned(),
-        None => format!("http://{bound}"),
+        None => format!("{scheme}://{bound}"),
     };
     let (ssh_port, reserved) = ssh_port(settings.ssh_port).map_err(StartError::SshPort)?;
     let mut secret = [0; 32];
@@ -134,7 +144,7 @@ pub async fn serve(settings: &Settings) -> Result<Running, StartError> {
     let app = Router::new().fallback(front::answer).with_state(simulator);
     let service = app.into_make_service_with_connect_info::<Link>();
     let server = tokio::spawn(async move {
-        if let Err(error) = axum::serve(Links(listener), service).await {
+        if let Err(error) = axum::serve(Links { listener, tls }, service).await {
             tracing::error!("cannot serve: {error}");
         }
     });
