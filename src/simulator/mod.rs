@@ -83,11 +83,10 @@ pub enum StartError {
 }
 
 /// A cloud that runs until it is dropped.
-#[derive(Debug)]
 pub struct Running {
-    /// What clients log in to: `http://ADDRESS/identity/v3`.
+    /// Keystone where it listens, whatever is advertised: `http://ADDRESS/identity/v3`.
     pub keystone_url: String,
-    /// The root of all services, and of the admin API.
+    /// The root of all services, and of the admin API, where they listen.
     pub url: String,
     /// The port on which every server answers SSH.
     pub ssh_port: u16,
@@ -125,15 +124,13 @@ pub async fn serve(settings: &Settings) -> Result<Running, StartError> {
         _ => None,
     };
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let url = match &settings.advertise_url {
-        Some(url) => url.trim_end_matches('/').to_owned(),
-        None => format!("{scheme}://{bound}"),
-    };
+    let url = format!("{scheme}://{bound}");
+    let advertised = settings.advertise_url.as_deref().unwrap_or(&url).trim_end_matches('/').to_owned();
     let (ssh_port, reserved) = ssh_port(settings.ssh_port).map_err(StartError::SshPort)?;
     let mut secret = [0; 32];
     secret[..16].copy_from_slice(Uuid::new_v4().as_bytes());
     secret[16..].copy_from_slice(Uuid::new_v4().as_bytes());
-    let world = World::new(settings, url.clone(), ssh_port, secret, Timestamp::now());
+    let world = World::new(settings, advertised, ssh_port, secret, Timestamp::now());
     let clouds_yaml = clouds_yaml::write(&world);
     if let Some(path) = &settings.clouds_yaml {
         let write = std::fs::write(path, &clouds_yaml);

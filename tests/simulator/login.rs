@@ -36,10 +36,12 @@ async fn the_clouds_yaml_names_two_ways_in() {
     assert_eq!(endpoint("network")["region_id"], "Mars");
 }
 
-#[test]
-fn another_address_can_be_advertised() {
-    let cloud = Cloud::launch(&["--advertise-url", "http://127.0.0.1:1/cloud/"], client().build().unwrap());
-    assert_eq!(cloud.url, "http://127.0.0.1:1/cloud");
+#[tokio::test]
+async fn another_address_can_be_advertised() {
+    let cloud = Cloud::start(&["--advertise-url", "http://127.0.0.1:1/cloud/"]).await;
+    let catalog = cloud.get("/identity/v3/auth/catalog").await.json();
+    let urls = catalog["catalog"].as_array().unwrap().iter().map(|service| service["endpoints"][0]["url"].as_str());
+    assert!(urls.into_iter().all(|url| url.unwrap().starts_with("http://127.0.0.1:1/cloud/")), "{catalog}");
     let file = std::fs::read_to_string(cloud.folder.join("clouds.yaml")).unwrap();
     assert!(file.contains("\"http://127.0.0.1:1/cloud/identity/v3\""), "{file}");
 }
