@@ -41,6 +41,8 @@ const LONGEST_BODY: usize = 4 << 20;
 
 /// The whole cloud: its world, the open SSH ports, and the clock that drives it.
 pub(crate) struct Simulator {
+    /// Nova's paths may start with it.
+    project: String,
     inner: Mutex<Inner>,
     wake: Notify,
 }
@@ -52,7 +54,8 @@ struct Inner {
 
 impl Simulator {
     pub(crate) fn new(world: World, listeners: Listeners) -> Self {
-        Self { inner: Mutex::new(Inner { world, listeners }), wake: Notify::new() }
+        let project = world.identity.project.clone();
+        Self { project, inner: Mutex::new(Inner { world, listeners }), wake: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -113,8 +116,7 @@ pub(crate) async fn answer(
     if request.path.starts_with("/simulator") {
         return mangle::send(admin::handle(&simulator, &request));
     }
-    let project = simulator.with(|world, _, _| world.identity.project.clone());
-    let call = Call::of(request.method.as_str(), &request.path, &project, &request.body);
+    let call = Call::of(request.method.as_str(), &request.path, &simulator.project, &request.body);
     let (applied, reply) = simulator.with(|world, _, now| {
         let applied = apply_faults(world, &call, &request);
         if applied.transport.is_some() || !applied.delay.is_zero() {

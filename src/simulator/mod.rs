@@ -4,9 +4,9 @@
 //! region. Its servers boot by the clock and answer real SSH handshakes on loopback addresses of their own; whatever can
 //! go wrong in a real cloud can be made to, call by call, over the admin API under `/simulator/`.
 //!
-//! How it is built: [`front`] reads a request, names it ([`calls`]) and finds the faults that apply ([`faults`]); a
-//! service ([`keystone`], [`nova`], [`glance`], [`neutron`]) answers it from the one [`world`], in which time passes
-//! only when told to ([`lifecycle`]); [`mangle`] and [`link`] damage answers and connections; [`ssh`] opens the servers'
+//! How it is built: `front` reads a request, names it (`calls`) and finds the faults that apply (`faults`); a
+//! service (`keystone`, `nova`, `glance`, `neutron`) answers it from the one `world`, in which time passes
+//! only when told to (`lifecycle`); `mangle` and `link` damage answers and connections; `ssh` opens the servers'
 //! ports. It must never be the bottleneck of a measurement: no call costs more than what it shows or changes.
 
 mod admin;
