@@ -1,6 +1,9 @@
 //! The simulator's program: arguments and start-up only.
 
-use std::{io::Write as _, process::ExitCode};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use nodepool_operator::simulator::{self, Settings};
@@ -21,7 +24,8 @@ async fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::builder()
         .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
         .from_env_lossy();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     match run(&Arguments::parse().settings).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -192,7 +192,7 @@ pub(crate) enum Mangle {
     Truncate,
     /// Half of what was announced, then the connection is reset.
     CutBody,
-    /// The body comes in 20 pieces, half a second apart.
+    /// The body comes in 20 pieces, a quarter of a second apart.
     Slow,
     /// 10 MB of white space before the body.
     Huge,

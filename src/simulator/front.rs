@@ -17,19 +17,22 @@ use axum::{
 };
 use futures::StreamExt;
 use jiff::Timestamp;
-use sha2::{Digest, Sha512};
 use tokio::sync::Notify;
 
 use super::{
     admin,
     calls::{Call, Record, Service},
     faults::{Applied, Behaviour, Kind, LateReply, Subject},
-    glance, keystone,
+    glance::{
+        self,
+        checksum::{Measure, Measured},
+    },
+    keystone,
     link::Link,
     mangle::{self, Origin},
     neutron, nova,
     ssh::Listeners,
-    wire::{Reply, Request, Upload},
+    wire::{Reply, Request},
     world::{Effect, World},
 };
 
@@ -38,6 +41,8 @@ const LONGEST_BODY: usize = 4 << 20;
 
 /// The whole cloud: its world, the open SSH ports, and the clock that drives it.
 pub(crate) struct Simulator {
+    /// Nova's paths may start with it.
+    project: String,
     inner: Mutex<Inner>,
     wake: Notify,
 }
@@ -49,7 +54,8 @@ struct Inner {
 
 impl Simulator {
     pub(crate) fn new(world: World, listeners: Listeners) -> Self {
-        Self { inner: Mutex::new(Inner { world, listeners }), wake: Notify::new() }
+        let project = world.identity.project.clone();
+        Self { project, inner: Mutex::new(Inner { world, listeners }), wake: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -110,8 +116,7 @@ pub(crate) async fn answer(
     if request.path.starts_with("/simulator") {
         return mangle::send(admin::handle(&simulator, &request));
     }
-    let project = simulator.with(|world, _, _| world.identity.project.clone());
-    let call = Call::of(request.method.as_str(), &request.path, &project, &request.body);
+    let call = Call::of(request.method.as_str(), &request.path, &simulator.project, &request.body);
     let (applied, reply) = simulator.with(|world, _, now| {
         let applied = apply_faults(world, &call, &request);
         if applied.transport.is_some() || !applied.delay.is_zero() {
@@ -140,18 +145,13 @@ async fn read(parts: Parts, body: Body) -> Option<Request> {
     Some(Request { method: parts.method, path, raw_query, query, headers: parts.headers, body, upload })
 }
 
-async fn measure(body: Body) -> Option<Upload> {
-    let (mut size, mut hash, mut head) = (0, Sha512::new(), Vec::new());
+async fn measure(body: Body) -> Option<Measured> {
+    let mut measure = Measure::new();
     let mut stream = body.into_data_stream();
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.ok()?;
-        if head.len() < 8 {
-            head.extend_from_slice(&chunk[..chunk.len().min(8)]);
-        }
-        size += chunk.len() as u64;
-        hash.update(&chunk);
+        measure.update(&chunk.ok()?);
     }
-    Some(Upload { size, sha512: glance::images::hex(&hash.finalize()), head })
+    Some(measure.finish())
 }
 
 fn apply_faults(world: &mut World, call: &Call, request: &Request) -> Applied {

@@ -212,7 +212,7 @@ impl World {
 
     /// Sets a snapshot going: `queued`, then `saving`, then `active`, as long as nothing is planned to stop it.
     pub(crate) fn begin_snapshot(&mut self, seq: u64, image: String, fate: SnapshotFate, now: Timestamp) {
-        self.compute.servers.change(seq, now, |server| server.task = Some("image_snapshot"));
+        self.compute.servers.change(seq, now, |server| server.task = Some("image_snapshot_pending"));
         match fate {
             SnapshotFate::Saves => {
                 let wait = self.tunable.snapshot_time.0;
@@ -229,8 +229,8 @@ impl World {
     fn save_snapshot(&mut self, server: u64, image: String, at: Timestamp) {
         self.images.set_status(&image, ImageStatus::Saving, at);
         self.compute.servers.change(server, at, |server| {
-            if server.task == Some("image_snapshot") {
-                server.task = Some("image_uploading");
+            if server.task == Some("image_snapshot_pending") {
+                server.task = Some("image_pending_upload");
             }
         });
         let wait = self.tunable.snapshot_time.0;

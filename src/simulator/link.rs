@@ -1,6 +1,6 @@
-//! The connections of clients, which a fault may cut at any moment.
+//! The connections of clients, plain or TLS, which a fault may cut at any moment.
 //!
-//! Wraps a TCP stream so that whoever answers a request can reset its connection, without a byte more being sent.
+//! Wraps a stream so that whoever answers a request can reset its connection, without a byte more being sent.
 
 use std::{
     io,
@@ -17,10 +17,13 @@ use axum::{
     extract::connect_info::Connected,
     serve::{IncomingStream, Listener},
 };
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
 };
+
+use super::tls::TlsStream;
 
 /// Lets go of a connection.
 #[derive(Clone, Debug, Default)]
@@ -39,7 +42,23 @@ impl Link {
 
 /// Accepts connections that can be cut.
 #[derive(Debug)]
-pub(crate) struct Links(pub TcpListener);
+pub(crate) struct Links {
+    pub listener: TcpListener,
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+impl Links {
+    async fn next(&self) -> io::Result<(Cuttable, std::net::SocketAddr)> {
+        let (stream, address) = self.listener.accept().await?;
+        // Without it a small answer after a small answer waits for an acknowledgement.
+        stream.set_nodelay(true)?;
+        let transport = match &self.tls {
+            None => Transport::Plain(stream),
+            Some(config) => Transport::Tls(Box::new(TlsStream::new(stream, config.clone()).map_err(io::Error::other)?)),
+        };
+        Ok((Cuttable { transport, link: Link::default() }, address))
+    }
+}
 
 impl Listener for Links {
     type Io = Cuttable;
@@ -47,14 +66,8 @@ impl Listener for Links {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
-            match self.0.accept().await {
-                Ok((stream, address)) => {
-                    // Without it a small answer after a small answer waits for an acknowledgement.
-                    if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!("nodelay: {error}");
-                    }
-                    return (Cuttable { stream, link: Link::default() }, address);
-                }
+            match self.next().await {
+                Ok(accepted) => return accepted,
                 Err(error) => {
                     tracing::error!("cannot accept a connection: {error}; is ulimit -n high enough?");
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -64,7 +77,7 @@ impl Listener for Links {
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.0.local_addr()
+        self.listener.local_addr()
     }
 }
 
@@ -74,11 +87,27 @@ impl Connected<IncomingStream<'_, Links>> for Link {
     }
 }
 
+#[derive(Debug)]
+enum Transport {
+    Plain(TcpStream),
+    Tls(Box<TlsStream>),
+}
+
 /// A connection that can be cut.
 #[derive(Debug)]
 pub(crate) struct Cuttable {
-    stream: TcpStream,
+    transport: Transport,
     link: Link,
+}
+
+/// Calls a method of whichever stream it is.
+macro_rules! on {
+    ($connection:expr, $method:ident $(, $argument:expr)*) => {
+        match &mut $connection.transport {
+            Transport::Plain(stream) => Pin::new(stream).$method($($argument),*),
+            Transport::Tls(stream) => Pin::new(&mut **stream).$method($($argument),*),
+        }
+    };
 }
 
 impl Cuttable {
@@ -87,7 +116,10 @@ impl Cuttable {
             return Ok(());
         }
         // No time to linger: the peer sees a reset, not an orderly end.
-        self.stream.set_zero_linger()?;
+        match &self.transport {
+            Transport::Plain(stream) => stream.set_zero_linger()?,
+            Transport::Tls(tls) => tls.stream.set_zero_linger()?,
+        }
         Err(io::ErrorKind::ConnectionReset.into())
     }
 }
@@ -95,23 +127,24 @@ impl Cuttable {
 impl AsyncRead for Cuttable {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check()?;
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        on!(self, poll_read, cx, buf)
     }
 }
 
 impl AsyncWrite for Cuttable {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check()?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        on!(self, poll_write, cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check()?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        on!(self, poll_flush, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.check()?;
+        on!(self, poll_shutdown, cx)
     }
 
     fn poll_write_vectored(
@@ -120,10 +153,10 @@ impl AsyncWrite for Cuttable {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        on!(self, poll_write_vectored, cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        matches!(self.transport, Transport::Plain(_))
     }
 }

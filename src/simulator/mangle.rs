@@ -22,7 +22,7 @@ use super::{
 
 const HUGE: usize = 10_000_000;
 const PIECES: usize = 20;
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// The answer that an `answer` fault gives in place of the service's own.
 pub(crate) fn instead(service: Service, fault: &Kind, now: Timestamp) -> Option<Reply> {

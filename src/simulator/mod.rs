@@ -4,9 +4,9 @@
 //! region. Its servers boot by the clock and answer real SSH handshakes on loopback addresses of their own; whatever can
 //! go wrong in a real cloud can be made to, call by call, over the admin API under `/simulator/`.
 //!
-//! How it is built: [`front`] reads a request, names it ([`calls`]) and finds the faults that apply ([`faults`]); a
-//! service ([`keystone`], [`nova`], [`glance`], [`neutron`]) answers it from the one [`world`], in which time passes
-//! only when told to ([`lifecycle`]); [`mangle`] and [`link`] damage answers and connections; [`ssh`] opens the servers'
+//! How it is built: `front` reads a request, names it (`calls`) and finds the faults that apply (`faults`); a
+//! service (`keystone`, `nova`, `glance`, `neutron`) answers it from the one `world`, in which time passes
+//! only when told to (`lifecycle`); `mangle` and `link` damage answers and connections; `ssh` opens the servers'
 //! ports. It must never be the bottleneck of a measurement: no call costs more than what it shows or changes.
 
 mod admin;
@@ -26,6 +26,7 @@ mod servers;
 mod settings;
 mod ssh;
 mod subnet;
+mod tls;
 mod wait;
 mod wire;
 mod world;
@@ -44,6 +45,7 @@ pub use self::{
     admin::HELP,
     settings::Settings,
     subnet::{Cidr, NotANetwork},
+    tls::TlsError,
     wait::{NotAWait, Wait},
 };
 use self::{
@@ -64,6 +66,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// HTTPS was asked for and cannot be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// No port for SSH could be had.
     #[error("cannot reserve an SSH port: {0}")]
     SshPort(io::Error),
@@ -78,11 +83,10 @@ pub enum StartError {
 }
 
 /// A cloud that runs until it is dropped.
-#[derive(Debug)]
 pub struct Running {
-    /// What clients log in to: `http://ADDRESS/identity/v3`.
+    /// Keystone where it listens, whatever is advertised: `http://ADDRESS/identity/v3`.
     pub keystone_url: String,
-    /// The root of all services, and of the admin API.
+    /// The root of all services, and of the admin API, where they listen.
     pub url: String,
     /// The port on which every server answers SSH.
     pub ssh_port: u16,
@@ -115,15 +119,18 @@ pub async fn serve(settings: &Settings) -> Result<Running, StartError> {
     let address = settings.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
     let bound = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
-    let url = match &settings.advertise_url {
-        Some(url) => url.trim_end_matches('/').to_owned(),
-        None => format!("http://{bound}"),
+    let tls = match (&settings.tls_certificate, &settings.tls_key) {
+        (Some(certificate), Some(key)) => Some(tls::config(certificate, key)?),
+        _ => None,
     };
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{bound}");
+    let advertised = settings.advertise_url.as_deref().unwrap_or(&url).trim_end_matches('/').to_owned();
     let (ssh_port, reserved) = ssh_port(settings.ssh_port).map_err(StartError::SshPort)?;
     let mut secret = [0; 32];
     secret[..16].copy_from_slice(Uuid::new_v4().as_bytes());
     secret[16..].copy_from_slice(Uuid::new_v4().as_bytes());
-    let world = World::new(settings, url.clone(), ssh_port, secret, Timestamp::now());
+    let world = World::new(settings, advertised, ssh_port, secret, Timestamp::now());
     let clouds_yaml = clouds_yaml::write(&world);
     if let Some(path) = &settings.clouds_yaml {
         let write = std::fs::write(path, &clouds_yaml);
@@ -134,7 +141,7 @@ pub async fn serve(settings: &Settings) -> Result<Running, StartError> {
     let app = Router::new().fallback(front::answer).with_state(simulator);
     let service = app.into_make_service_with_connect_info::<Link>();
     let server = tokio::spawn(async move {
-        if let Err(error) = axum::serve(Links(listener), service).await {
+        if let Err(error) = axum::serve(Links { listener, tls }, service).await {
             tracing::error!("cannot serve: {error}");
         }
     });

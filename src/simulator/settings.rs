@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{subnet::Cidr, wait::Wait};
 
 /// How the cloud starts. Every flag is also an environment variable.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone)]
 pub struct Settings {
     /// Address and port of all services; port 0 takes a free one.
     #[arg(long, env = "OPENSTACK_SIMULATOR_LISTEN", default_value = "127.0.0.1:0")]
@@ -20,7 +20,8 @@ pub struct Settings {
     #[arg(long, env = "OPENSTACK_SIMULATOR_CLOUDS_YAML", value_name = "FILE")]
     pub clouds_yaml: Option<PathBuf>,
 
-    /// URL that the catalogue, links and the clouds.yaml name instead of the listen address (a proxy in front).
+    /// URL that the catalogue, links and the clouds.yaml name instead of the listen address (a proxy in front). The
+    /// first line of the output is where it listens all the same.
     #[arg(long, env = "OPENSTACK_SIMULATOR_ADVERTISE_URL", value_name = "URL")]
     pub advertise_url: Option<String>,
 

@@ -10,7 +10,7 @@ use axum::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::calls::Service;
+use super::{calls::Service, glance::checksum::Measured};
 
 /// A request, its body read.
 pub(crate) struct Request {
@@ -21,16 +21,7 @@ pub(crate) struct Request {
     pub headers: HeaderMap,
     pub body: Bytes,
     /// What came instead of a body that is read whole: image data.
-    pub upload: Option<Upload>,
-}
-
-/// Image data that came by: measured and hashed, not kept.
-#[derive(Clone, Debug)]
-pub(crate) struct Upload {
-    pub size: u64,
-    pub sha512: String,
-    /// The first bytes, which tell the format.
-    pub head: Vec<u8>,
+    pub upload: Option<Measured>,
 }
 
 impl Request {

@@ -40,7 +40,7 @@ pub(crate) enum Effect {
 }
 
 /// The parts of the settings that never change, in the forms that answers need.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Fixed {
     pub base: String,
     pub region: String,

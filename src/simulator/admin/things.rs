@@ -10,7 +10,10 @@ use uuid::Uuid;
 use super::refuse;
 use crate::simulator::{
     faults::SshFault,
-    glance::images::{Image, ImageStatus, hash_of},
+    glance::{
+        checksum::Measured,
+        images::{Image, ImageStatus},
+    },
     keystone::identity::ApplicationCredential,
     nova::create::plan,
     servers::{BootEnd, Nic, Server, SshMode, State},
@@ -124,7 +127,8 @@ fn add_servers(world: &mut World, wanted: &NewServer, now: Timestamp) -> Answer 
         let name = if count > 1 { format!("{}-{}", wanted.name, index + 1) } else { wanted.name.clone() };
         let server = new_server(world, wanted, name, now)?;
         ids.push(server.id.clone());
-        world.launch(server, now);
+        // What is old became what it is back then, and has not changed since.
+        world.launch(server, ago(now, wanted.age));
     }
     Ok(match ids.as_slice() {
         [id] => Reply::json(201, &json!({"id": id})),
@@ -284,7 +288,7 @@ fn add_image(world: &mut World, wanted: ImageChange, now: Timestamp) -> Answer {
     image.owner = Some(world.identity.project.clone());
     image.disk_format = Some("qcow2".to_owned());
     image.container_format = Some("bare".to_owned());
-    image.fill(400 << 20, hash_of(&id), now);
+    image.fill(&Measured::imagined(&id, 400 << 20), now);
     world.images.insert(image);
     change_image(world, &id, wanted, now).map(|_| Reply::json(201, &json!({"id": id})))
 }

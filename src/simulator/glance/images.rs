@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha512};
 
+use super::checksum::Measured;
 use crate::simulator::{keystone::identity::seeded_id, servers::Server};
 
 /// Where an image is in its life.
@@ -57,8 +57,7 @@ pub(crate) struct Image {
     pub container_format: Option<String>,
     pub min_disk: i64,
     pub min_ram: i64,
-    pub size: Option<u64>,
-    pub hash: Option<String>,
+    pub data: Option<Measured>,
     pub created: Timestamp,
     pub updated: Timestamp,
     pub tags: BTreeSet<String>,
@@ -89,8 +88,7 @@ impl Image {
             container_format: None,
             min_disk: 0,
             min_ram: 0,
-            size: None,
-            hash: None,
+            data: None,
             created: now,
             updated: now,
             tags: BTreeSet::new(),
@@ -99,10 +97,13 @@ impl Image {
         }
     }
 
-    /// Becomes active with data of this size.
-    pub(crate) fn fill(&mut self, size: u64, hash: String, now: Timestamp) {
-        self.size = Some(size);
-        self.hash = Some(hash);
+    pub(crate) fn size(&self) -> Option<u64> {
+        self.data.as_ref().map(|data| data.size)
+    }
+
+    /// Becomes active with this data.
+    pub(crate) fn fill(&mut self, data: &Measured, now: Timestamp) {
+        self.data = Some(data.clone());
         self.status = ImageStatus::Active;
         self.updated = now;
     }
@@ -111,13 +112,14 @@ impl Image {
     pub(crate) fn view(&self, stamp: impl Fn(Timestamp) -> String) -> Value {
         let mut shown: Map<String, Value> =
             self.properties.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+        let data = self.data.as_ref();
         let standard = json!({
             "id": self.id, "name": self.name, "status": self.status.word(), "visibility": self.visibility,
             "protected": self.protected, "os_hidden": self.hidden, "owner": self.owner,
             "disk_format": self.disk_format, "container_format": self.container_format,
-            "min_disk": self.min_disk, "min_ram": self.min_ram, "size": self.size, "virtual_size": null,
-            "checksum": self.hash.as_ref().map(|hash| &hash[..32]),
-            "os_hash_algo": self.hash.as_ref().map(|_| "sha512"), "os_hash_value": self.hash,
+            "min_disk": self.min_disk, "min_ram": self.min_ram, "size": self.size(), "virtual_size": null,
+            "checksum": data.map(|data| &data.md5), "os_hash_algo": data.map(|_| "sha512"),
+            "os_hash_value": data.map(|data| &data.sha512),
             "created_at": stamp(self.created), "updated_at": stamp(self.updated), "tags": self.tags,
             "self": format!("/v2/images/{}", self.id), "file": format!("/v2/images/{}/file", self.id),
             "schema": "/v2/schemas/image",
@@ -150,7 +152,7 @@ impl Images {
             image.container_format = Some("bare".to_owned());
             image.properties.insert("os_distro".to_owned(), distro.to_owned());
             image.properties.insert("os_version".to_owned(), version.to_owned());
-            image.fill(400 << 20, hash_of(name), now);
+            image.fill(&Measured::imagined(name, 400 << 20), now);
             images.insert(image);
         }
         images
@@ -206,7 +208,7 @@ impl Images {
         if let Some(image) = self.get_mut(id)
             && !image.stuck
         {
-            image.fill(SNAPSHOT_BYTES, hash_of(id), now);
+            image.fill(&Measured::imagined(id, SNAPSHOT_BYTES), now);
             image.disk_format = Some("qcow2".to_owned());
             image.container_format = Some("bare".to_owned());
         }
@@ -244,13 +246,4 @@ impl Images {
         image.properties = properties;
         self.insert(image);
     }
-}
-
-/// Stands for the hash of data that is not there.
-pub(crate) fn hash_of(what: &str) -> String {
-    hex(&Sha512::digest(what.as_bytes()))
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

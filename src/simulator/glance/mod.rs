@@ -1,5 +1,6 @@
 //! Glance v2: images listed, shown, made, filled, changed and deleted. Its errors are HTML, as the real service's are.
 
+pub(crate) mod checksum;
 pub(crate) mod images;
 
 use jiff::Timestamp;
@@ -128,8 +129,8 @@ fn fits(request: &Request, image: &Image, shown: &Value) -> bool {
             "limit" | "marker" | "sort" | "sort_key" | "sort_dir" | "os_hidden" | "member_status" => true,
             "tag" => image.tags.contains(value),
             "visibility" if value == "all" => true,
-            "size_min" => image.size.unwrap_or(0) >= value.parse().unwrap_or(0),
-            "size_max" => image.size.unwrap_or(0) <= value.parse().unwrap_or(u64::MAX),
+            "size_min" => image.size().unwrap_or(0) >= value.parse().unwrap_or(0),
+            "size_max" => image.size().unwrap_or(0) <= value.parse().unwrap_or(u64::MAX),
             key => match (&shown[key], value.strip_prefix("in:")) {
                 (Value::Null, _) => false,
                 (Value::String(held), Some(list)) => list.split(',').any(|one| one.trim_matches('"') == held),
@@ -149,7 +150,7 @@ fn sort(request: &Request, images: &mut [(&Image, Value)]) {
     };
     match key {
         "name" => images.sort_by(|(a, _), (b, _)| (&b.name, b.seq).cmp(&(&a.name, a.seq))),
-        "size" => images.sort_by_key(|(image, _)| std::cmp::Reverse((image.size, image.seq))),
+        "size" => images.sort_by_key(|(image, _)| std::cmp::Reverse((image.size(), image.seq))),
         "updated_at" => images.sort_by_key(|(image, _)| std::cmp::Reverse((image.updated, image.seq))),
         _ => {}
     }
@@ -288,7 +289,7 @@ fn upload(world: &mut World, call: &Call, request: &Request, behaviours: &[Behav
     if let Some(image) = world.images.get_mut(id).filter(|image| !image.stuck) {
         match staged {
             true => image.status = ImageStatus::Uploading,
-            false => image.fill(data.size, data.sha512.clone(), now),
+            false => image.fill(data, now),
         }
     }
     Ok(Reply::empty(204))

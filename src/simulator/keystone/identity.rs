@@ -12,7 +12,7 @@ use crate::simulator::world::Fixed;
 pub(crate) const NAME: &str = "simulator";
 
 /// An application credential.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct ApplicationCredential {
     pub id: String,
     pub name: String,

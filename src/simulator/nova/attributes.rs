@@ -16,34 +16,46 @@ use crate::simulator::{
 const MOST_TAGS: usize = 50;
 const MOST_METADATA: usize = 128;
 
+/// Where the form of a body is wrong, in the words of Nova's schema check.
+fn invalid(field: &str, value: &Value, what: &str) -> Reply {
+    let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    nova_error(400, &format!("Invalid input for field/attribute {field}. Value: {shown}. {what}"))
+}
+
 pub(super) fn check_tags(tags: &Value) -> Result<(), Reply> {
-    let refuse = |what: String| Err(nova_error(400, &format!("Invalid input for field/attribute tags. {what}")));
-    let Some(list) = tags.as_array() else { return refuse(format!("{tags} is not of type 'array'")) };
+    let Some(list) = tags.as_array() else {
+        return Err(invalid("tags", tags, &format!("{tags} is not of type 'array'")));
+    };
     if list.len() > MOST_TAGS {
-        return refuse("the list is too long".to_owned());
+        return Err(invalid("tags", tags, &format!("{tags} is too long")));
     }
-    for tag in list {
-        let text = tag.as_str().unwrap_or_default();
-        if text.is_empty() || text.chars().count() > 60 {
-            return refuse(format!("{tag} is too long, too short or not of type 'string'"));
-        }
-        if text.contains([',', '/']) {
-            return refuse(format!("'{text}' does not match '^[^,/]*$'"));
+    for (index, tag) in list.iter().enumerate() {
+        let refuse = |what: String| Err(invalid(&index.to_string(), tag, &what));
+        match tag.as_str() {
+            None => return refuse(format!("{tag} is not of type 'string'")),
+            Some("") => return refuse("'' is too short".to_owned()),
+            Some(text) if text.chars().count() > 60 => return refuse(format!("'{text}' is too long")),
+            Some(text) if text.contains([',', '/']) => return refuse(format!("'{text}' does not match '^[^,/]*$'")),
+            Some(_) => {}
         }
     }
     Ok(())
 }
 
 pub(super) fn check_metadata(metadata: &Value) -> Result<(), Reply> {
-    let refuse = |what: String| Err(nova_error(400, &format!("Invalid input for field/attribute metadata. {what}")));
-    let Some(items) = metadata.as_object() else { return refuse(format!("{metadata} is not of type 'object'")) };
+    let Some(items) = metadata.as_object() else {
+        return Err(invalid("metadata", metadata, &format!("{metadata} is not of type 'object'")));
+    };
     for (key, value) in items {
         if key.is_empty() || key.chars().count() > 255 {
-            return refuse(format!("'{key}' is too long or too short"));
+            let what = format!("'{key}' does not match any of the regexes: '^[a-zA-Z0-9-_:. ]{{1,255}}$'");
+            return Err(invalid("metadata", metadata, &what));
         }
         match value.as_str() {
-            None => return refuse(format!("{value} is not of type 'string'")),
-            Some(text) if text.chars().count() > 255 => return refuse(format!("'{text}' is too long")),
+            None => return Err(invalid(key, value, &format!("{value} is not of type 'string'"))),
+            Some(text) if text.chars().count() > 255 => {
+                return Err(invalid(key, value, &format!("'{text}' is too long")));
+            }
             Some(_) => {}
         }
     }

@@ -107,6 +107,8 @@ pub(super) fn list(world: &mut World, ask: &Ask<'_>) -> Answer {
         match down.iter().find(|(names, _)| glob(names, &server.name)) {
             Some((_, DownCell::Unknown)) if shows_down => unknown.push(server.seq),
             Some(_) => {}
+            // Reclaimable servers are only shown to who asks what changed.
+            None if server.state == State::SoftDeleted && filter.since.is_none() => {}
             None if filter.ignored || filter.admits(server) => found.push(server.seq),
             None => {}
         }
