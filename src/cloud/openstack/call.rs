@@ -96,6 +96,11 @@ impl Call {
         )
     }
 
+    /// Whether others wait for it: it goes before them when requests stand in line for the rate limit.
+    pub(crate) const fn urgent(self) -> bool {
+        matches!(self, Self::Login | Self::Versions | Self::ListServers)
+    }
+
     /// Whether doing it twice is the same as doing it once, so that it may be sent again after a fault.
     pub(crate) const fn repeatable(self) -> bool {
         match self {

@@ -13,7 +13,12 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 
 /// The limiter of one Provider.
 #[derive(Debug)]
-pub(crate) struct Limiter(Mutex<Bucket>);
+pub(crate) struct Limiter {
+    bucket: Mutex<Bucket>,
+    /// Where those who are not urgent stand in line: only the first of them holds a turn, so that an urgent request
+    /// goes before all others, and however many boots wait, the lists that serve them all do not.
+    line: tokio::sync::Mutex<()>,
+}
 
 /// Why a request may not leave: the wait would be too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,17 +30,27 @@ pub(crate) struct TooLong {
 impl Limiter {
     /// `per_second` must be finite and positive.
     pub(crate) fn new(per_second: f64) -> Self {
-        Self(Mutex::new(Bucket::new(per_second, Instant::now())))
+        let bucket = Mutex::new(Bucket::new(per_second, Instant::now()));
+        Self { bucket, line: tokio::sync::Mutex::default() }
     }
 
-    /// Waits for a turn, at most `patience` for the rate. First come, first served. A caller that gives up while
-    /// waiting loses its turn, which only makes the rate lower.
-    pub(crate) async fn turn(&self, patience: Duration) -> Result<(), TooLong> {
+    /// Waits for a turn, at most `patience` for the rate. First come, first served, the urgent before all others.
+    pub(crate) async fn turn(&self, urgent: bool, patience: Duration) -> Result<(), TooLong> {
+        if urgent {
+            return self.first_turn(patience).await;
+        }
+        let start = Instant::now();
+        let Ok(_first) = tokio::time::timeout(patience, self.line.lock()).await else {
+            return Err(TooLong { wait: patience });
+        };
+        self.first_turn(patience.saturating_sub(start.elapsed())).await
+    }
+
+    async fn first_turn(&self, patience: Duration) -> Result<(), TooLong> {
         loop {
             let at = self.with(|bucket| bucket.reserve(Instant::now(), patience))?;
             sleep_until(at).await;
-            // Silence may have begun while this request stood in the queue: then it stands in line again, so that
-            // the end of a silence is no burst.
+            // Silence may have begun meanwhile: then it stands in line again, so that its end is no burst.
             if !self.with(|bucket| bucket.is_silent(Instant::now())) {
                 return Ok(());
             }
@@ -48,7 +63,7 @@ impl Limiter {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Bucket) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.bucket.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -100,6 +115,7 @@ impl Bucket {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     const PATIENT: Duration = Duration::from_secs(3600);
 
@@ -178,19 +194,58 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    async fn drained(per_second: f64) -> Arc<Limiter> {
+        let limiter = Arc::new(Limiter::new(per_second));
+        while limiter.turn(true, Duration::ZERO).await.is_ok() {}
+        limiter
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn those_already_waiting_keep_the_silence_too() {
-        let limiter = std::sync::Arc::new(Limiter::new(20.0));
-        for _ in 0..20 {
-            limiter.turn(Duration::ZERO).await.unwrap();
-        }
-        let waiting = tokio::spawn({
+        let limiter = drained(1.0).await;
+        let waiting = |urgent| {
             let limiter = limiter.clone();
-            async move { limiter.turn(PATIENT).await.map(|()| Instant::now()) }
+            tokio::spawn(async move { limiter.turn(urgent, PATIENT).await.map(|()| Instant::now()) })
+        };
+        let all = [waiting(false), waiting(false), waiting(true)];
+        tokio::task::yield_now().await;
+        let end = Instant::now() + Duration::from_secs(8);
+        limiter.be_silent(Duration::from_secs(8));
+        for left in futures::future::join_all(all).await {
+            assert!(left.unwrap().unwrap() >= end);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_urgent_go_before_a_long_line() {
+        let limiter = drained(1.0).await;
+        let boots: Vec<_> = (0..50)
+            .map(|_| {
+                let limiter = limiter.clone();
+                tokio::spawn(async move { limiter.turn(false, PATIENT).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let start = Instant::now();
+        for _ in 0..3 {
+            limiter.turn(true, Duration::from_secs(10)).await.unwrap();
+        }
+        assert!(start.elapsed() <= Duration::from_secs(6), "{:?}", start.elapsed());
+        futures::future::join_all(boots).await;
+        assert!(start.elapsed() >= Duration::from_secs(52), "and the rate holds: {:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_has_an_end() {
+        let limiter = drained(0.01).await;
+        let first = tokio::spawn({
+            let limiter = limiter.clone();
+            async move { limiter.turn(false, PATIENT).await }
         });
         tokio::task::yield_now().await;
-        let end = Instant::now() + Duration::from_millis(300);
-        limiter.be_silent(Duration::from_millis(300));
-        assert!(waiting.await.unwrap().unwrap() >= end);
+        let start = Instant::now();
+        assert!(limiter.turn(false, Duration::from_secs(60)).await.is_err());
+        assert!(start.elapsed() <= Duration::from_secs(61));
+        first.await.unwrap().unwrap();
     }
 }

@@ -122,7 +122,7 @@ impl Session {
         if let Some(outcome) = self.shared(seen, &state) {
             return outcome;
         }
-        state.login = None;
+        // Glance answers 401 to any token while Keystone is away: until there is a better one, the others keep theirs.
         self.log_in(&mut state, config, transport).await
     }
 
@@ -227,7 +227,7 @@ fn explained(failure: Failure) -> CloudError {
     match failure.status {
         Some(401) => {
             let told = error.message;
-            error.message = format!("Keystone refuses the credentials: {told}");
+            error.message = format!("Keystone refuses the credentials: {told}").chars().take(256).collect();
         }
         Some(404) => error.message = "no Keystone v3 answers at `auth_url`: correct it in clouds.yaml".to_owned(),
         _ => {}

@@ -144,7 +144,7 @@ impl Transport {
         decode: &(dyn Fn(&Answer) -> Result<T, Garbage> + Sync),
     ) -> Result<T, Failure> {
         let call = request.call;
-        self.limiter.turn(call.deadline()).await.map_err(|TooLong { wait }| not_sent(call, wait))?;
+        self.limiter.turn(call.urgent(), call.deadline()).await.map_err(|TooLong { wait }| not_sent(call, wait))?;
         let start = Instant::now();
         let outcome = match self.send(request).await {
             Ok((answer, request_id)) => decode(&answer).map_err(|Garbage| Failure {
@@ -214,7 +214,7 @@ impl Transport {
         }
         let secrets: Vec<&SecretString> = self.secrets.iter().collect();
         let message = match written.as_ref().map(|fault| fault::scrub(&fault.message, &secrets)) {
-            Some(message) if !message.is_empty() => format!("{message} (HTTP {status})"),
+            Some(message) if !message.is_empty() => message,
             _ => plain_sentence(status, request.url.host_str()),
         };
         Failure {

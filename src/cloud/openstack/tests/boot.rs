@@ -123,7 +123,7 @@ async fn user_data_that_nova_quotes_is_not_shown() {
     let message = "Invalid input for field/attribute user_data. Value: IyEvYmlu. 'IyEvYmlu' is too long";
     let fake = failing(nova_fault(400, "badRequest", message));
     let error = cloud(&fake).create_server(&boot("n")).await.unwrap_err();
-    assert_eq!(error.message, "Invalid input for field/attribute user_data (HTTP 400)");
+    assert_eq!(error.message, "Invalid input for field/attribute user_data");
 }
 
 #[tokio::test]

@@ -101,6 +101,20 @@ async fn keystone_away_stops_nobody_whose_token_lives() {
 }
 
 #[tokio::test]
+async fn a_401_while_keystone_is_away_takes_the_token_from_nobody_else() {
+    let fake = Fake::start(|seen| match seen.path.as_str() {
+        TOKENS if seen.before > 0 => Some(Reply::Text(503, String::new())),
+        "/image/v2/images" => Some(Reply::Text(401, "<html>401 Unauthorized</html>".into())),
+        _ => None,
+    });
+    let cloud = cloud(&fake);
+    let error = cloud.images(&crate::cloud::ImageSelector::Name("x".into())).await.unwrap_err();
+    assert_eq!((error.class, error.call), (ErrorClass::Unavailable, "identity login"));
+    cloud.limits().await.unwrap();
+    assert_eq!(fake.count("POST", TOKENS), 2);
+}
+
+#[tokio::test]
 async fn keystone_away_after_the_tokens_end() {
     let fake = away(0);
     let cloud = cloud(&fake);

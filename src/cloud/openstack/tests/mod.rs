@@ -84,5 +84,5 @@ fn assert_clean(error: &CloudError) {
     for secret in [PASSWORD, "token-", "<html", "Traceback"] {
         assert!(!shown.contains(secret), "{shown}");
     }
-    assert!(error.message.chars().count() <= 300, "{shown}");
+    assert!(error.message.chars().count() <= 256, "{shown}");
 }
