@@ -8,6 +8,7 @@
 //! - [`Simulator::start`]: an OpenStack that listens on loopback, with an admin client;
 //! - [`Operator::for_namespace`]: the operator, watching that namespace only;
 //! - [`Proxy`]: stands before the API server or a cloud, for tests that crash or cut at an exact call;
+//! - [`World`]: all of these as most tests want them, with the waits that tests share;
 //! - [`eventually`]: waits for a condition, up to a deadline.
 //!
 //! Whatever a test starts ends with it, failed or killed included. It must never sleep for a fixed time, touch
@@ -33,6 +34,7 @@ mod proxy;
 pub mod signature;
 mod simulator;
 mod wait;
+pub mod world;
 
 pub use control_plane::ControlPlane;
 pub use kubectl::{Kubectl, Said};
@@ -42,3 +44,4 @@ pub use program::{Killer, Program};
 pub use proxy::{Call, CrashPoint, Hook, Moment, Proxy, Verdict, crash_at};
 pub use simulator::{Simulator, SimulatorOptions};
 pub use wait::{eventually, within};
+pub use world::World;
