@@ -1,0 +1,81 @@
+//! Bad input is refused by `kubectl apply` with a sentence that says what to write instead (rule 15).
+//!
+//! The cases are data: `tests/bad_input.yaml`. What admission cannot know is told by `tests/conditions.rs`.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
+
+mod support;
+
+use std::path::Path;
+
+use futures::{StreamExt, stream};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use support::{Kubectl, Namespace, Said};
+
+/// Calls of kubectl at once: they mostly wait for the API server.
+const AT_ONCE: usize = 8;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    #[serde(default)]
+    before: Vec<Value>,
+    manifest: Value,
+    refused: String,
+}
+
+/// Applies as a person would; a status goes to its subresource, as only the operator could.
+async fn apply(kubectl: &Kubectl, manifest: &Value) -> Said {
+    let mut object = manifest.clone();
+    let status = object.as_object_mut().unwrap().remove("status");
+    let said = kubectl.try_apply(&object.to_string()).await;
+    let (true, Some(status)) = (said.success, status) else { return said };
+    let status = json!({
+        "apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": object["metadata"], "status": status,
+    });
+    let args = ["apply", "--server-side", "--force-conflicts", "--subresource=status", "-f", "-"];
+    kubectl.run_with_input(&args, &status.to_string()).await
+}
+
+/// What went otherwise than the case says.
+async fn complaint(kubectl: &Kubectl, case: Case) -> Option<String> {
+    for manifest in &case.before {
+        let said = apply(kubectl, manifest).await;
+        if !said.success {
+            return Some(format!("{}: not prepared: {}", case.name, said.stderr));
+        }
+    }
+    let said = apply(kubectl, &case.manifest).await;
+    if said.success {
+        return Some(format!("{}: accepted", case.name));
+    }
+    (!said.stderr.contains(&case.refused))
+        .then(|| format!("{}: refused with\n  {}\nnot with\n  {}", case.name, said.stderr, case.refused))
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_refused_with_what_to_write_instead() {
+    let table = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad_input.yaml")).unwrap();
+    let cases: Vec<Case> = serde_yaml::from_str(&table).unwrap();
+    let count = cases.len();
+    assert!(count >= 80, "the table was cut: {count} cases are left");
+    let namespace = Namespace::new().await;
+    let kubectl = namespace.kubectl();
+    // One call fills the cache of what the server offers, so that the others do not all ask for it.
+    assert!(kubectl.run(&["get", "nodepool"]).await.success);
+    let complaints = stream::iter(cases).map(|case| complaint(&kubectl, case)).buffer_unordered(AT_ONCE);
+    let complaints: Vec<String> = complaints.filter_map(std::future::ready).collect().await;
+    assert!(complaints.is_empty(), "{} of {count}:\n{}", complaints.len(), complaints.join("\n"));
+    println!("{count} cases of bad input were refused");
+}
+
+#[tokio::test]
+async fn the_samples_are_accepted() {
+    let namespace = Namespace::new().await;
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/samples");
+    let said = namespace.kubectl().run(&["apply", "--recursive", "-f", samples.to_str().unwrap()]).await;
+    assert!(said.success, "{}", said.stderr);
+    assert!(said.stdout.lines().count() >= 6, "{}", said.stdout);
+}
