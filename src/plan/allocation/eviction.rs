@@ -9,7 +9,8 @@ use jiff::Timestamp;
 
 use super::pass::Pass;
 use super::requests::Short;
-use super::stock::idle_since;
+use super::room::Left;
+use super::stock::{ClaimOn, idle_since};
 use super::world::{Condemnation, NodeState};
 
 /// Evicts for those that are short, in the order of the queue.
@@ -62,14 +63,12 @@ impl Idle {
 }
 
 /// What makes a victim: nobody's before a later request's, ready before building, the oldest.
-type Order = (bool, bool, Timestamp, usize);
+type Order = (ClaimOn, bool, Timestamp, usize);
 
 fn order(pass: &Pass<'_>, index: usize, rank: u32) -> Option<Order> {
     let node = pass.world.nodes.get(index)?;
-    if !matches!(node.state, NodeState::Ready | NodeState::Building) || !pass.stock.yields_to(index, rank) {
-        return None;
-    }
-    Some((pass.stock.is_reserved(index), node.state != NodeState::Ready, idle_since(node), index))
+    let claim = pass.stock.claim_on(index, rank)?;
+    Some((claim, node.state != NodeState::Ready, idle_since(node), index))
 }
 
 /// Where the pool's own cap is reached: an idle node of it on another provider, if all such nodes together would make
@@ -85,15 +84,14 @@ fn elsewhere(pass: &Pass<'_>, idle: &Idle, want: &Short) -> Option<usize> {
         if pass.world.nodes.get(index).is_none_or(|node| node.provider == provider) {
             continue;
         }
-        let Some(order) = order(pass, index, want.rank) else { continue };
+        let Some(order) = order(pass, index, want.rank).filter(|order| order.0 != ClaimOn::Own) else { continue };
         together = together.saturating_add(1);
         best = Some(best.map_or(order, |best| best.min(order)));
     }
     best.filter(|_| together > 0).map(|(.., index)| index)
 }
 
-/// Where the provider is full: an idle node there of a pool that the request is not short of, if all such nodes
-/// together would make enough room.
+/// Where the provider is full: an idle node there, if all that could go together would make enough room.
 fn in_the_way(pass: &Pass<'_>, idle: &Idle, want: &Short, short_pools: &BTreeSet<(u32, usize)>) -> Option<usize> {
     let provider = pass.world.pools.get(want.pool)?.offers.get(want.offer)?.provider;
     let need = pass.room.cost(want.pool, want.offer)?;
@@ -103,17 +101,37 @@ fn in_the_way(pass: &Pass<'_>, idle: &Idle, want: &Short, short_pools: &BTreeSet
     let mut together = want.open;
     let mut best: Option<Order> = None;
     for &index in idle.at.get(provider)? {
-        let Some(node) = pass.world.nodes.get(index) else { continue };
-        if node.pool.is_none_or(|pool| short_pools.contains(&(want.rank, pool))) {
-            continue;
-        }
         let Some(order) = order(pass, index, want.rank) else { continue };
-        together = together.plus(node.resources);
-        if want.open.is_helped(node.resources, need) {
+        let is_short = |pool| short_pools.contains(&(want.rank, pool));
+        let Some(freed) = freed(pass, want, index, order.0, is_short) else { continue };
+        if want.open.is_helped(freed, need) {
+            together = together.plus(freed);
             best = Some(best.map_or(order, |best| best.min(order)));
         }
     }
     best.filter(|_| together.times(need) > 0).map(|(.., index)| index)
+}
+
+/// What a request gains by a node's going. Of a pool that it is short of, nothing is destroyed. One that it has set
+/// aside itself must be made again: elsewhere, or here where its pool now boots smaller ones.
+fn freed(
+    pass: &Pass<'_>,
+    want: &Short,
+    index: usize,
+    claim: ClaimOn,
+    is_short: impl Fn(usize) -> bool,
+) -> Option<Left> {
+    let node = pass.world.nodes.get(index)?;
+    let pool = node.pool?;
+    let freed = Left::freed_by(node.resources);
+    if claim != ClaimOn::Own {
+        return (!is_short(pool)).then_some(freed);
+    }
+    if want.movable.contains(&pool) {
+        return Some(freed);
+    }
+    let again = pass.room.cost(pool, pass.offers.get(pool, node.provider)?)?;
+    Some(freed.minus(again, 1))
 }
 
 /// Whether nothing but room is in the way: the gates let a launch through, and the pool may have more nodes there.

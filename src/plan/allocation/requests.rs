@@ -12,17 +12,17 @@ use super::world::{Blocked, NodeState, Request, Verdict, World};
 use super::{spread, together};
 
 /// What one request still needs, in the order of the queue.
-pub(super) struct Demand<'w> {
+pub(super) struct Demand {
     /// Index into the world's requests.
     pub(super) index: usize,
-    /// The request.
-    pub(super) request: &'w Request,
     /// Its place in the order, from 0; not its position among those that wait.
     pub(super) rank: u32,
     /// By entry: the pool, and how many are still to be claimed.
     pub(super) entries: Vec<(usize, u32)>,
-    /// The same by pool, each pool once, together with what was asked for in all.
+    /// The same by pool, each pool once, without pools of which nothing is lacking.
     pub(super) needs: Vec<Need>,
+    /// How many nodes were asked for in all.
+    pub(super) whole: u64,
     /// The provider of nodes it already has.
     pub(super) pinned: Option<usize>,
 }
@@ -39,7 +39,6 @@ pub(super) struct Need {
 }
 
 /// Nodes that a request waits for and that do not fit now.
-#[derive(Clone, Copy)]
 pub(super) struct Short {
     /// The rank of the request.
     pub(super) rank: u32,
@@ -53,6 +52,8 @@ pub(super) struct Short {
     pub(super) pool_allows: i64,
     /// What it sees of the offer's cap and gate.
     pub(super) offer_allows: i64,
+    /// Pools whose nodes it would rather have on another provider than in the way here.
+    pub(super) movable: Vec<usize>,
 }
 
 impl Short {
@@ -66,6 +67,7 @@ impl Short {
             open: pass.room.open(provider),
             pool_allows: pass.room.pool_allows(pool),
             offer_allows: pass.room.offer_allows(pool, offer),
+            movable: Vec::new(),
         })
     }
 }
@@ -86,7 +88,7 @@ pub(super) fn serve(pass: &mut Pass<'_>) -> (Vec<Option<Verdict>>, Vec<Short>) {
     for (rank, (index, request, taken)) in (0_u32..).zip(in_order(world)) {
         let outcome = match demand(index, request, rank, &taken, world) {
             Err(blocked) => Outcome::Waiting(blocked),
-            Ok(demand) if demand.needs.iter().all(|need| need.left == 0) => Outcome::Served,
+            Ok(demand) if demand.needs.is_empty() => Outcome::Served,
             Ok(demand) if request.spread => spread::serve(pass, &demand, &mut short),
             Ok(demand) => together::serve(pass, &demand, &mut short),
         };
@@ -116,13 +118,8 @@ fn in_order(world: &World) -> Vec<(usize, &Request, Vec<usize>)> {
             nodes.push(index);
         }
     }
-    let mut order: Vec<_> = world
-        .requests
-        .iter()
-        .zip(taken)
-        .enumerate()
-        .map(|(index, (request, taken))| (index, request, taken))
-        .collect();
+    let mut order: Vec<_> =
+        world.requests.iter().zip(taken).enumerate().map(|(index, (request, taken))| (index, request, taken)).collect();
     order.sort_by_key(|(index, request, taken)| {
         (taken.is_empty(), Reverse(request.priority), request.created, request.name.as_str(), *index)
     });
@@ -130,14 +127,8 @@ fn in_order(world: &World) -> Vec<(usize, &Request, Vec<usize>)> {
 }
 
 /// What a request still needs; an error when it names a pool that does not exist.
-fn demand<'w>(
-    index: usize,
-    request: &'w Request,
-    rank: u32,
-    taken: &[usize],
-    world: &World,
-) -> Result<Demand<'w>, Blocked> {
-    let mut demand = Demand { index, request, rank, entries: Vec::new(), needs: Vec::new(), pinned: None };
+fn demand(index: usize, request: &Request, rank: u32, taken: &[usize], world: &World) -> Result<Demand, Blocked> {
+    let mut demand = Demand { index, rank, entries: Vec::new(), needs: Vec::new(), whole: 0, pinned: None };
     for entry in &request.entries {
         let pool = entry.pool.clone()?;
         if world.pools.get(pool).is_none() {
@@ -163,16 +154,14 @@ fn demand<'w>(
             need.left = need.left.saturating_add(left);
         }
     }
+    demand.whole = demand.needs.iter().map(|need| u64::from(need.whole)).sum();
+    demand.needs.retain(|need| need.left > 0);
     Ok(demand)
 }
 
-impl Demand<'_> {
+impl Demand {
     /// Claims, entry by entry, the next ready node that `take` finds.
-    pub(super) fn claim_all(
-        &self,
-        pass: &mut Pass<'_>,
-        mut take: impl FnMut(&mut Pass<'_>, usize) -> Option<usize>,
-    ) {
+    pub(super) fn claim_all(&self, pass: &mut Pass<'_>, mut take: impl FnMut(&mut Pass<'_>, usize) -> Option<usize>) {
         for (entry, &(pool, left)) in self.entries.iter().enumerate() {
             for _ in 0..left {
                 let Some(node) = take(pass, pool) else { break };
@@ -184,11 +173,6 @@ impl Demand<'_> {
     /// How many nodes it still needs.
     pub(super) fn left(&self) -> u64 {
         self.needs.iter().map(|need| u64::from(need.left)).sum()
-    }
-
-    /// How many nodes it asked for.
-    pub(super) fn whole(&self) -> u64 {
-        self.needs.iter().map(|need| u64::from(need.whole)).sum()
     }
 }
 

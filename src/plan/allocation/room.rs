@@ -42,16 +42,17 @@ impl Left {
         }
     }
 
-    /// What is left when a node of this cost goes.
-    pub(super) fn plus(self, cost: Resources) -> Self {
-        self.minus(Resources { cores: 0, ram_mib: 0 }, -1).give(cost)
+    /// What the going of one node of this cost sets free.
+    pub(super) fn freed_by(cost: Resources) -> Self {
+        Self { servers: 0, cores: 0, ram_mib: 0 }.minus(cost, -1)
     }
 
-    fn give(self, cost: Resources) -> Self {
+    /// Both together.
+    pub(super) fn plus(self, other: Self) -> Self {
         Self {
-            cores: self.cores.saturating_add(cost.cores.max(0)),
-            ram_mib: self.ram_mib.saturating_add(cost.ram_mib.max(0)),
-            ..self
+            servers: self.servers.saturating_add(other.servers),
+            cores: self.cores.saturating_add(other.cores),
+            ram_mib: self.ram_mib.saturating_add(other.ram_mib),
         }
     }
 
@@ -60,10 +61,11 @@ impl Left {
         self.servers >= 0 && self.cores >= 0 && self.ram_mib >= 0
     }
 
-    /// Whether the going of a node of cost `gone` helps where one of cost `need` does not fit.
-    pub(super) fn is_helped(self, gone: Resources, need: Resources) -> bool {
+    /// Whether more of this helps where a node of cost `need` does not fit.
+    pub(super) fn is_helped(self, freed: Self, need: Resources) -> bool {
         let after = self.minus(need, 1);
-        after.servers < 0 || (after.cores < 0 && gone.cores > 0) || (after.ram_mib < 0 && gone.ram_mib > 0)
+        let helps = |after: i64, freed: i64| after < 0 && freed > 0;
+        helps(after.servers, freed.servers) || helps(after.cores, freed.cores) || helps(after.ram_mib, freed.ram_mib)
     }
 }
 
@@ -244,8 +246,7 @@ impl<'w> Room<'w> {
     }
 
     fn count(&mut self, pool: usize, offer: Option<usize>, comes: bool) {
-        let of_offer =
-            offer.and_then(|offer| self.offers.get_mut(pool).and_then(|offers| offers.get_mut(offer)));
+        let of_offer = offer.and_then(|offer| self.offers.get_mut(pool).and_then(|offers| offers.get_mut(offer)));
         for cap in self.pools.get_mut(pool).into_iter().chain(of_offer) {
             cap.nodes = cap.nodes.saturating_add(1);
             cap.in_flight = cap.in_flight.saturating_add(u32::from(comes));
@@ -430,11 +431,7 @@ impl ProviderRoom {
     }
 
     fn open(&self) -> Left {
-        Left {
-            servers: self.left.servers.saturating_add(self.promised.servers),
-            cores: self.left.cores.saturating_add(self.promised.cores),
-            ram_mib: self.left.ram_mib.saturating_add(self.promised.ram_mib),
-        }
+        self.left.plus(self.promised)
     }
 
     fn why_not<'w>(&self, provider: &'w Provider, cost: Resources) -> Why<'w> {

@@ -14,18 +14,18 @@ use super::together::few;
 use super::world::Blocked;
 
 /// Serves a request over all providers, as far as that goes.
-pub(super) fn serve(pass: &mut Pass<'_>, demand: &Demand<'_>, short: &mut Vec<Short>) -> Outcome {
+pub(super) fn serve(pass: &mut Pass<'_>, demand: &Demand, short: &mut Vec<Short>) -> Outcome {
     if demand.needs.iter().all(|need| ready(pass, need.pool) >= u64::from(need.left)) {
         demand.claim_all(pass, |pass, pool| {
-            let offer = by_liking(pass, pool).into_iter().find(|&offer| pass.stock.shelf(pool, offer).ready.len() > 0)?;
+            let offer =
+                by_liking(pass, pool).into_iter().find(|&offer| pass.stock.shelf(pool, offer).ready.len() > 0)?;
             pass.stock.take_ready(pool, offer)
         });
         return Outcome::Served;
     }
     let mut needs = demand.needs.clone();
-    needs.sort_by_key(|need| pass.world.pools.get(need.pool).map(|pool| pool.offers.len()));
-    let lacking: Vec<&Need> =
-        needs.iter().filter(|need| pass.stock.free(need.pool) < need.left).collect();
+    needs.sort_by_key(|need| places(pass, need.pool));
+    let lacking: Vec<&Need> = needs.iter().filter(|need| pass.stock.free(need.pool) < need.left).collect();
     if let Some(limits) = exceeded(pass, demand, &lacking) {
         return Outcome::Impossible(limits);
     }
@@ -38,15 +38,27 @@ pub(super) fn serve(pass: &mut Pass<'_>, demand: &Demand<'_>, short: &mut Vec<Sh
         return Outcome::Waiting(obstacle.blocked);
     }
     let mut verdict = None;
-    for need in &needs {
+    for (index, need) in needs.iter().enumerate() {
         let missing = gather(pass, need, demand.rank);
         let rest = (0..missing).skip_while(|_| launch_one(pass, need.pool)).count();
         if let Some(rest) = u32::try_from(rest).ok().filter(|&rest| rest > 0) {
-            let why = keep_room(pass, need.pool, rest, demand.rank, short);
+            let (why, seen) = keep_room(pass, need.pool, rest, demand.rank);
+            let movable: Vec<usize> =
+                needs.iter().skip(index + 1).map(|need| need.pool).filter(|&pool| places(pass, pool) > 1).collect();
+            short.extend(seen.into_iter().map(|seen| Short { movable: movable.clone(), ..seen }));
             verdict = verdict.or(why);
         }
     }
     verdict.map_or_else(|| building(demand.left(), ""), Outcome::Waiting)
+}
+
+/// How many providers could ever hold a node of the pool, as things stand. Who has the fewest chooses first.
+fn places(pass: &Pass<'_>, pool: usize) -> usize {
+    let offers = pass.world.pools.get(pool).map_or(0, |pool| pool.offers.len());
+    (0..offers)
+        .filter(|&offer| pass.room.obstacle(pool, offer).is_none())
+        .filter(|&offer| most_at(pass, pool, offer).is_some_and(|most| most > 0))
+        .count()
 }
 
 fn ready(pass: &Pass<'_>, pool: usize) -> u64 {
@@ -86,19 +98,19 @@ fn launch_one(pass: &mut Pass<'_>, pool: usize) -> bool {
 }
 
 /// Keeps room for what does not fit at every provider where it could be, and says why it does not fit.
-fn keep_room(pass: &mut Pass<'_>, pool: usize, rest: u32, rank: u32, short: &mut Vec<Short>) -> Option<Blocked> {
+fn keep_room(pass: &mut Pass<'_>, pool: usize, rest: u32, rank: u32) -> (Option<Blocked>, Vec<Short>) {
     let usable: Vec<usize> =
         by_liking(pass, pool).into_iter().filter(|&offer| pass.room.obstacle(pool, offer).is_none()).collect();
     let whys: Vec<Blocked> =
         usable.iter().filter_map(|&offer| pass.room.why_not(pool, offer)).map(|why| why.blocked()).collect();
     let messages: Vec<String> = whys.iter().map(|why| why.message.clone()).collect();
-    short.extend(usable.iter().filter_map(|&offer| Short::seen(pass, rank, pool, offer)));
+    let seen = usable.iter().filter_map(|&offer| Short::seen(pass, rank, pool, offer)).collect();
     for &offer in &usable {
         pass.room.promise_offer(pool, offer, rest);
     }
     pass.room.promise_pool(pool, rest);
-    let reason = whys.first()?.reason;
-    Some(Blocked { reason, message: format!("{} ({rest} more to launch)", few(&messages)) })
+    let message = format!("{} ({rest} more to launch)", few(&messages));
+    (whys.first().map(|why| Blocked { reason: why.reason, message }), seen)
 }
 
 /// Why nothing of a pool is launched anywhere, whatever the room.
@@ -124,7 +136,7 @@ fn obstacle(pass: &Pass<'_>, pool: usize) -> Option<Obstacle> {
 }
 
 /// Which limit the request exceeds even if everything were empty. A pool without a provider may yet get one.
-fn exceeded(pass: &Pass<'_>, demand: &Demand<'_>, lacking: &[&Need]) -> Option<Blocked> {
+fn exceeded(pass: &Pass<'_>, demand: &Demand, lacking: &[&Need]) -> Option<Blocked> {
     let world = pass.world;
     let mut limits = Vec::new();
     let mut providers = BTreeSet::new();
@@ -141,14 +153,16 @@ fn exceeded(pass: &Pass<'_>, demand: &Demand<'_>, lacking: &[&Need]) -> Option<B
         if let Some(most) = pool.max_nodes.filter(|&most| need.whole > most) {
             limits.push(format!("{whole} nodes of pool {}, but its maxNodes is {most}", pool.name));
         }
-        let most = (0..pool.offers.len()).fold(0_i64, |sum, offer| {
-            sum.saturating_add(most_at(pass, need.pool, offer).unwrap_or(0))
-        });
+        let most = (0..pool.offers.len())
+            .fold(0_i64, |sum, offer| sum.saturating_add(most_at(pass, need.pool, offer).unwrap_or(0)));
         if whole > most {
-            limits.push(format!("{whole} nodes of pool {}, but its providers could never hold more than {most}", pool.name));
+            limits.push(format!(
+                "{whole} nodes of pool {}, but its providers could never hold more than {most}",
+                pool.name
+            ));
         }
     }
-    let whole = i64::try_from(demand.whole()).unwrap_or(i64::MAX);
+    let whole = i64::try_from(demand.whole).unwrap_or(i64::MAX);
     let most = providers.iter().filter_map(|&provider| world.providers.get(provider)).fold(0_i64, |sum, provider| {
         let servers = i64::from(provider.max_servers);
         sum.saturating_add(servers.min(provider.max_instances.unwrap_or(servers)).max(0))

@@ -26,8 +26,7 @@ struct Want {
 
 /// Launches standby, and says for each pool why it stays below `minReady`.
 pub(super) fn replenish(pass: &mut Pass<'_>, fairness: &Fairness) -> (Vec<Option<Blocked>>, Fairness) {
-    let mut wants: Vec<Want> =
-        (0..pass.world.pools.len()).filter_map(|pool| Want::of(pass, pool, fairness)).collect();
+    let mut wants: Vec<Want> = (0..pass.world.pools.len()).filter_map(|pool| Want::of(pass, pool, fairness)).collect();
     let rounds = wants.iter().map(|want| want.tiers.len()).max().unwrap_or(0);
     for round in 0..rounds {
         share_out(pass, &mut wants, round);
@@ -127,7 +126,8 @@ fn share_out(pass: &mut Pass<'_>, wants: &mut [Want], round: usize) {
     }
     for grant in distribute(&available, &labels) {
         let Some(want) = wants.get_mut(grant.label) else { continue };
-        let offer = want.tier(round).iter().find(|(_, place)| place.provider == grant.provider).map(|&(offer, _)| offer);
+        let offer =
+            want.tier(round).iter().find(|(_, place)| place.provider == grant.provider).map(|&(offer, _)| offer);
         let Some(offer) = offer else { continue };
         for _ in 0..grant.amount {
             if !want.launch(pass, offer) {

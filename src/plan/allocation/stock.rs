@@ -19,6 +19,17 @@ enum Hold {
     Removed,
 }
 
+/// Whose a node is, as one request sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ClaimOn {
+    /// Nobody has set it aside.
+    Nobodys,
+    /// A request further behind has.
+    Later,
+    /// The request itself has.
+    Own,
+}
+
 /// Idle nodes of one pool on one provider, the one to take next in front.
 #[derive(Default)]
 pub(super) struct Queue {
@@ -161,18 +172,15 @@ impl Stock {
         reserved
     }
 
-    /// Whether the request of this rank may have the node destroyed: it is nobody's, or a later request's.
-    pub(super) fn yields_to(&self, node: usize, rank: u32) -> bool {
-        match self.holds.get(node) {
-            Some(Hold::Free) => true,
-            Some(Hold::Reserved(by)) => *by > rank,
-            Some(Hold::Removed) | None => false,
+    /// How readily a node makes way for the request of this rank: it is nobody's, a later request's, or its own.
+    /// Nothing that is ahead of it makes way.
+    pub(super) fn claim_on(&self, node: usize, rank: u32) -> Option<ClaimOn> {
+        match self.holds.get(node)? {
+            Hold::Free => Some(ClaimOn::Nobodys),
+            Hold::Reserved(by) if *by > rank => Some(ClaimOn::Later),
+            Hold::Reserved(by) if *by == rank => Some(ClaimOn::Own),
+            Hold::Reserved(_) | Hold::Removed => None,
         }
-    }
-
-    /// Whether some request has set the node aside.
-    pub(super) fn is_reserved(&self, node: usize) -> bool {
-        matches!(self.holds.get(node), Some(Hold::Reserved(_)))
     }
 
     /// Notes that a step of this pass uses the node.

@@ -38,7 +38,7 @@ struct Candidate<'w> {
 }
 
 /// Serves a request on one provider, as far as that goes.
-pub(super) fn serve(pass: &mut Pass<'_>, demand: &Demand<'_>, short: &mut Vec<Short>) -> Outcome {
+pub(super) fn serve(pass: &mut Pass<'_>, demand: &Demand, short: &mut Vec<Short>) -> Outcome {
     let mut best: Option<Candidate<'_>> = None;
     let mut too_much = Vec::new();
     for (provider, offers) in common_providers(pass, demand) {
@@ -73,7 +73,7 @@ pub(super) fn few(sentences: &[String]) -> String {
 }
 
 /// The providers that every pool offers, with the offers.
-fn common_providers(pass: &Pass<'_>, demand: &Demand<'_>) -> Vec<(usize, Vec<usize>)> {
+fn common_providers(pass: &Pass<'_>, demand: &Demand) -> Vec<(usize, Vec<usize>)> {
     let Some(first) = demand.needs.first() else { return Vec::new() };
     let Some(pool) = pass.world.pools.get(first.pool) else { return Vec::new() };
     let mut common = Vec::new();
@@ -83,22 +83,19 @@ fn common_providers(pass: &Pass<'_>, demand: &Demand<'_>) -> Vec<(usize, Vec<usi
         if !wanted || pass.offers.get(first.pool, provider) != Some(index) {
             continue;
         }
-        let offers: Option<Vec<usize>> =
-            demand.needs.iter().map(|need| pass.offers.get(need.pool, provider)).collect();
+        let offers: Option<Vec<usize>> = demand.needs.iter().map(|need| pass.offers.get(need.pool, provider)).collect();
         common.extend(offers.map(|offers| (provider, offers)));
     }
     common
 }
 
-fn no_provider(pass: &Pass<'_>, demand: &Demand<'_>) -> Outcome {
-    let names: Vec<&str> = demand
-        .needs
-        .iter()
-        .filter_map(|need| pass.world.pools.get(need.pool))
-        .map(|pool| pool.name.as_str())
-        .collect();
+fn no_provider(pass: &Pass<'_>, demand: &Demand) -> Outcome {
+    let names: Vec<&str> =
+        demand.needs.iter().filter_map(|need| pass.world.pools.get(need.pool)).map(|pool| pool.name.as_str()).collect();
     let message = match (demand.pinned.and_then(|pinned| pass.world.providers.get(pinned)), names.as_slice()) {
-        (Some(provider), _) => format!("some of its nodes are on provider {}, which no longer serves it", provider.name),
+        (Some(provider), _) => {
+            format!("some of its nodes are on provider {}, which no longer serves it", provider.name)
+        }
         (None, [pool]) => format!("pool {pool} has no provider"),
         (None, pools) => {
             format!("no provider serves all of {}; set spread: true or choose pools of one provider", pools.join(", "))
@@ -107,7 +104,7 @@ fn no_provider(pass: &Pass<'_>, demand: &Demand<'_>) -> Outcome {
     Outcome::Waiting(Blocked { reason: reasons::NO_COMMON_PROVIDER, message })
 }
 
-fn weigh<'w>(pass: &Pass<'w>, demand: &Demand<'_>, provider: usize, offers: Vec<usize>) -> Candidate<'w> {
+fn weigh<'w>(pass: &Pass<'w>, demand: &Demand, provider: usize, offers: Vec<usize>) -> Candidate<'w> {
     let mut missing = Vec::new();
     let (mut absent, mut unready, mut priority, mut obstacle) = (0_u64, 0_u64, i32::MIN, None);
     for (need, &offer) in demand.needs.iter().zip(&offers) {
@@ -163,11 +160,14 @@ impl Candidate<'_> {
 }
 
 /// Which limit the request exceeds on a provider even if that were empty.
-fn exceeded(pass: &Pass<'_>, demand: &Demand<'_>, candidate: &Candidate<'_>) -> Option<String> {
+fn exceeded(pass: &Pass<'_>, demand: &Demand, candidate: &Candidate<'_>) -> Option<String> {
     let provider = pass.world.providers.get(candidate.provider)?;
-    let whole = i64::try_from(demand.whole()).unwrap_or(i64::MAX);
+    let whole = i64::try_from(demand.whole).unwrap_or(i64::MAX);
     if whole > i64::from(provider.max_servers) {
-        return Some(format!("{whole} nodes, but maxServers of provider {} is {}", provider.name, provider.max_servers));
+        return Some(format!(
+            "{whole} nodes, but maxServers of provider {} is {}",
+            provider.name, provider.max_servers
+        ));
     }
     if let Some(most) = provider.max_instances.filter(|&most| whole > most) {
         let most = most.max(0);
@@ -204,12 +204,7 @@ fn over_cap(pass: &Pass<'_>, need: &Need, offer: usize) -> Option<String> {
 }
 
 /// Does what can be done for a request on the provider chosen.
-fn settle(
-    pass: &mut Pass<'_>,
-    demand: &Demand<'_>,
-    candidate: &Candidate<'_>,
-    short: &mut Vec<Short>,
-) -> Outcome {
+fn settle(pass: &mut Pass<'_>, demand: &Demand, candidate: &Candidate<'_>, short: &mut Vec<Short>) -> Outcome {
     let provider = pass.world.providers.get(candidate.provider).map_or("?", |provider| provider.name.as_str());
     match (candidate.class, &candidate.obstacle) {
         (Class::Ready, _) => {
@@ -235,7 +230,7 @@ fn settle(
 }
 
 /// Sets aside what is there, and says what is missing: pool, offer, count.
-fn gather(pass: &mut Pass<'_>, demand: &Demand<'_>, candidate: &Candidate<'_>) -> Vec<(usize, usize, u32)> {
+fn gather(pass: &mut Pass<'_>, demand: &Demand, candidate: &Candidate<'_>) -> Vec<(usize, usize, u32)> {
     let mut missing = Vec::new();
     for (need, &offer) in demand.needs.iter().zip(&candidate.offers) {
         let reserved = pass.stock.reserve(need.pool, offer, need.left, demand.rank);
@@ -248,12 +243,7 @@ fn gather(pass: &mut Pass<'_>, demand: &Demand<'_>, candidate: &Candidate<'_>) -
 }
 
 /// Launches what fits of what is missing, keeps room for the rest, and says why there is a rest.
-fn launch(
-    pass: &mut Pass<'_>,
-    rank: u32,
-    missing: &[(usize, usize, u32)],
-    short: &mut Vec<Short>,
-) -> Option<Outcome> {
+fn launch(pass: &mut Pass<'_>, rank: u32, missing: &[(usize, usize, u32)], short: &mut Vec<Short>) -> Option<Outcome> {
     let mut rest = Vec::new();
     for &(pool, offer, count) in missing {
         let launched = (0..count).take_while(|_| pass.create(pool, offer)).count();

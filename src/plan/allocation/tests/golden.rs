@@ -64,10 +64,7 @@ fn shares_as_2014_did() {
 #[test]
 fn indexes_that_point_nowhere_are_left_alone() {
     let places = vec![Place { provider: 9, wait: 0 }, Place { provider: 0, wait: 2 }];
-    assert_eq!(
-        distribute(&[3], &[Label { amount: 2, places }]),
-        vec![Grant { provider: 0, label: 0, amount: 2 }]
-    );
+    assert_eq!(distribute(&[3], &[Label { amount: 2, places }]), vec![Grant { provider: 0, label: 0, amount: 2 }]);
     assert!(distribute(&[], &[Label { amount: 2, places: vec![] }]).is_empty());
 }
 

@@ -6,6 +6,7 @@ mod properties;
 mod requests;
 mod standby;
 mod surplus;
+mod worlds;
 
 use std::time::Duration;
 
@@ -189,7 +190,8 @@ fn apply(world: &mut World, plan: &Plan) {
     for step in &plan.steps {
         match *step {
             Step::Create { provider, slot, pool } => {
-                let template = world.pools[pool].offers.iter().find(|o| o.provider == provider).unwrap().template.clone();
+                let template =
+                    world.pools[pool].offers.iter().find(|o| o.provider == provider).unwrap().template.clone();
                 let template = template.unwrap();
                 world.nodes.push(Node {
                     provider,
@@ -210,6 +212,14 @@ fn apply(world: &mut World, plan: &Plan) {
             Step::Condemn { node, .. } => world.nodes[node].state = NodeState::Leaving,
         }
     }
+}
+
+/// The world with the creates of a plan: what counts against limits as long as no step is answered.
+fn with_creates(world: &World, plan: &Plan) -> World {
+    let mut after = world.clone();
+    let creates: Vec<Step> = plan.steps.iter().filter(|step| matches!(step, Step::Create { .. })).cloned().collect();
+    apply(&mut after, &Plan { steps: creates, ..Plan::default() });
+    after
 }
 
 /// One tick of the outside: records become servers, servers become ready, what leaves is gone.

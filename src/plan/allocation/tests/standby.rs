@@ -146,13 +146,7 @@ fn nothing_idles_while_somebody_lacks_nodes() {
 
 #[test]
 fn every_record_holds_its_slot_and_its_resources() {
-    for state in [
-        NodeState::Creating,
-        NodeState::Building,
-        NodeState::Claimed,
-        NodeState::Held,
-        NodeState::Leaving,
-    ] {
+    for state in [NodeState::Creating, NodeState::Building, NodeState::Claimed, NodeState::Held, NodeState::Leaving] {
         let mut lab = Lab::providers(&[3]);
         let (x, y) = (lab.pool(9, &[0]), lab.pool(0, &[0]));
         lab.node(y, 0, state);

@@ -77,8 +77,7 @@ fn old_nodes_are_replaced_oldest_first_while_enough_stay() {
         let all: Vec<_> = (0..ready as usize).map(|node| (node, Condemnation::Aged)).collect();
         assert_eq!(gone(&lab), all[..expected], "aged {min_ready} {max_unavailable} {ready}");
         lab.world.pools[x].max_ready_age = None;
-        lab.world.pools[x].offers[0].template =
-            Ok(Template { hash: "v2".to_owned(), resources: SMALL });
+        lab.world.pools[x].offers[0].template = Ok(Template { hash: "v2".to_owned(), resources: SMALL });
         let all: Vec<_> = all.into_iter().map(|(node, _)| (node, Condemnation::Outdated)).collect();
         assert_eq!(gone(&lab), all[..expected], "outdated {min_ready} {max_unavailable} {ready}");
     }
