@@ -219,7 +219,8 @@ impl Sweep {
     fn is_port_dead(&self, port: &str) -> bool {
         let known = self.ports.iter().flatten().find(|known| known.id == port);
         known.is_some_and(|known| {
-            self.our_record(known).is_some() && known.attached_to.as_deref().is_none_or(|server| self.is_server_gone(server))
+            self.our_record(known).is_some()
+                && known.attached_to.as_deref().is_none_or(|server| self.is_server_gone(server))
         })
     }
 

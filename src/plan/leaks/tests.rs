@@ -13,11 +13,7 @@ fn at(minute: i64) -> Timestamp {
 fn thing(id: &str, owner: &str, record: &str) -> Thing {
     Thing {
         id: id.to_owned(),
-        ownership: Some(Ownership {
-            owner: owner.to_owned(),
-            record: record.to_owned(),
-            provider: "ns/a".to_owned(),
-        }),
+        ownership: Some(Ownership { owner: owner.to_owned(), record: record.to_owned(), provider: "ns/a".to_owned() }),
         created: Some(at(-60)),
         attached_to: None,
     }
@@ -235,7 +231,8 @@ fn a_budget_bounds_the_window_and_the_rest_waits() {
 #[test]
 fn an_empty_answer_after_a_restart_deletes_nothing() {
     let mut sweep = sweep();
-    let servers: Vec<Thing> = (0..100).map(|number| thing(&format!("s{number}"), "us", &format!("r{number}"))).collect();
+    let servers: Vec<Thing> =
+        (0..100).map(|number| thing(&format!("s{number}"), "us", &format!("r{number}"))).collect();
     sweep.servers = Some(servers);
     sweep.fleet = 100;
     sweep.records = Some(BTreeSet::new());
