@@ -71,16 +71,8 @@ struct CloudTimeLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct KubernetesCallLabels {
-    verb: &'static str,
-    resource: &'static str,
-    result: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReconcileLabels {
     kind: &'static str,
-    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -101,7 +93,6 @@ pub struct Metrics {
     request_wait: Histogram,
     cloud_calls: Family<CloudCallLabels, Counter>,
     cloud_seconds: Durations<CloudTimeLabels>,
-    kubernetes_calls: Family<KubernetesCallLabels, Counter>,
     reconciles: Family<ReconcileLabels, Counter>,
     reconcile_seconds: Durations<ReconcileLabels>,
     plan_seconds: Histogram,
@@ -131,7 +122,6 @@ impl Metrics {
             request_wait: Histogram::new(WAIT_BUCKETS),
             cloud_calls: Family::default(),
             cloud_seconds: Family::new_with_constructor(|| Histogram::new(CALL_BUCKETS)),
-            kubernetes_calls: Family::default(),
             reconciles: Family::default(),
             reconcile_seconds: Family::new_with_constructor(|| Histogram::new(WORK_BUCKETS)),
             plan_seconds: Histogram::new(WORK_BUCKETS),
@@ -166,12 +156,7 @@ impl Metrics {
             Unit::Seconds,
             self.cloud_seconds.clone(),
         );
-        registry.register(
-            "kubernetes_calls",
-            "Calls to the Kubernetes API by the controllers, by result",
-            self.kubernetes_calls.clone(),
-        );
-        registry.register("reconciles", "Reconciles, by outcome", self.reconciles.clone());
+        registry.register("reconciles", "Reconciles, by kind", self.reconciles.clone());
         registry.register_with_unit(
             "reconcile_duration",
             "Time a reconcile took",
@@ -235,14 +220,9 @@ impl Metrics {
         self.cloud_seconds.get_or_create(&CloudTimeLabels { provider, service, call }).observe(took.as_secs_f64());
     }
 
-    /// A call to the Kubernetes API ended.
-    pub fn kubernetes_call(&self, verb: &'static str, resource: &'static str, result: &'static str) {
-        self.kubernetes_calls.get_or_create(&KubernetesCallLabels { verb, resource, result }).inc();
-    }
-
     /// A reconcile ended.
-    pub fn reconcile(&self, kind: &'static str, outcome: &'static str, took: Duration) {
-        let labels = ReconcileLabels { kind, outcome };
+    pub fn reconcile(&self, kind: &'static str, took: Duration) {
+        let labels = ReconcileLabels { kind };
         self.reconciles.get_or_create(&labels).inc();
         self.reconcile_seconds.get_or_create(&labels).observe(took.as_secs_f64());
     }
@@ -272,8 +252,7 @@ mod tests {
         metrics.request_fulfilled(Duration::from_millis(20));
         metrics.request_failed("timed_out");
         metrics.cloud_call("ci/rdo", "compute", "create_server", "ok", Duration::from_millis(200));
-        metrics.kubernetes_call("create", "poolnodes", "ok");
-        metrics.reconcile("Pool", "done", Duration::from_millis(1));
+        metrics.reconcile("Pool", Duration::from_millis(1));
         metrics.plan_pass(Duration::from_millis(2));
         let image =
             ImageLabels { namespace: "ci".to_owned(), diskimage: "debian".to_owned(), provider: "rdo".to_owned() };
@@ -287,8 +266,7 @@ mod tests {
             r#"nodepool_requests_total{result="timed_out"} 1"#,
             "nodepool_request_wait_seconds_count 1",
             r#"nodepool_cloud_calls_total{provider="ci/rdo",service="compute",call="create_server",result="ok"} 1"#,
-            r#"nodepool_kubernetes_calls_total{verb="create",resource="poolnodes",result="ok"} 1"#,
-            r#"nodepool_reconciles_total{kind="Pool",outcome="done"} 1"#,
+            r#"nodepool_reconciles_total{kind="Pool"} 1"#,
             "nodepool_plan_duration_seconds_count 1",
             r#"nodepool_current_image_age_seconds{namespace="ci",diskimage="debian",provider="rdo"} 60.0"#,
         ] {

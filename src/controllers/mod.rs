@@ -69,6 +69,35 @@ pub enum Mark {
     Figures,
 }
 
+impl Mark {
+    /// The word for logs and metrics.
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Provider(_) => "Provider",
+            Self::DiskImage(_) => "DiskImage",
+            Self::ProviderImage(_) => "ProviderImage",
+            Self::Node(_) => "PoolNode",
+            Self::Allocation => "Allocation",
+            Self::Request(_) => "NodeRequest",
+            Self::Pool(_) => "Pool",
+            Self::Figures => "Figures",
+        }
+    }
+
+    /// What is reconciled, for logs.
+    fn of(&self) -> Option<String> {
+        match self {
+            Self::Provider(key)
+            | Self::DiskImage(key)
+            | Self::ProviderImage(key)
+            | Self::Request(key)
+            | Self::Pool(key) => Some(key.to_string()),
+            Self::Node(uid) => Some(uid.clone()),
+            Self::Allocation | Self::Figures => None,
+        }
+    }
+}
+
 /// A clock that never jumps: the wall clock at start, moved by the monotonic one.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -363,17 +392,26 @@ impl Engine {
             if self.memory.waiting.remove(&mark) {
                 self.memory.paced.insert(mark.clone(), self.now);
             }
-            match mark {
-                Mark::Provider(key) => provider::reconcile(self, &key),
-                Mark::DiskImage(key) => disk_image::reconcile(self, &key),
-                Mark::ProviderImage(key) => provider_image::reconcile(self, &key),
-                Mark::Node(uid) => pool_node::reconcile(self, &uid),
-                Mark::Allocation => allocation::reconcile(self),
-                Mark::Request(key) => node_request::reconcile(self, &key),
-                Mark::Pool(key) => pool::reconcile(self, &key),
-                Mark::Figures => self.figures(),
-            }
+            self.reconcile(mark);
         }
+    }
+
+    /// Reconciles one thing, in a span of its own, and counts how long it took.
+    fn reconcile(&mut self, mark: Mark) {
+        let kind = mark.kind();
+        let _span = tracing::info_span!("reconcile", kind, of = mark.of()).entered();
+        let started = std::time::Instant::now();
+        match mark {
+            Mark::Provider(key) => provider::reconcile(self, &key),
+            Mark::DiskImage(key) => disk_image::reconcile(self, &key),
+            Mark::ProviderImage(key) => provider_image::reconcile(self, &key),
+            Mark::Node(uid) => pool_node::reconcile(self, &uid),
+            Mark::Allocation => allocation::reconcile(self),
+            Mark::Request(key) => node_request::reconcile(self, &key),
+            Mark::Pool(key) => pool::reconcile(self, &key),
+            Mark::Figures => self.figures(),
+        }
+        self.setup.metrics.reconcile(kind, started.elapsed());
     }
 
     /// Shows the figures, and that the engine lives, also in a world where nothing happens.
