@@ -196,7 +196,7 @@ fn one_pool(
         let provider = key.sibling(&offer.name);
         let template = template(engine, key, record, &provider);
         let (gate, until) = match (&template, engine.connections.get(&provider)) {
-            (Ok(launch), Some(connection)) => connection.offer_gate(&launch.flavor.id, &launch.image_id, engine.now),
+            (Ok(launch), Some(connection)) => connection.offer_gate(&launch.flavor.id, &launch.hash, engine.now),
             _ => (Gate::Open, None),
         };
         wake.extend(until);
@@ -250,31 +250,38 @@ pub struct Launch {
     pub hash: String,
 }
 
+/// Why an image has no version to boot from: what its DiskImage says, or that it says nothing of this provider.
+fn not_ready(engine: &Engine, image: &Key, provider: &Key) -> String {
+    let listed = engine
+        .disk_images
+        .get(image)
+        .is_some_and(|record| record.spec.providers.iter().any(|name| **name == *provider.name));
+    if listed {
+        format!("the DiskImage {} has no usable version on {}; its conditions tell why", image.name, provider.name)
+    } else {
+        format!("add {} to spec.providers of the DiskImage {}: it is made for others only", provider.name, image.name)
+    }
+}
+
 /// What a pool would boot on a provider now, or what is missing.
 pub fn template(engine: &Engine, key: &Key, record: &Pool, provider: &Key) -> Result<Launch, Blocked> {
     let blocked = |reason, message| Blocked { reason, message };
     let spec = engine.providers.get(provider).ok_or_else(|| {
-        blocked(reason::PROVIDER_NOT_FOUND, format!("create the Provider {} or correct spec.providers", provider.name))
+        blocked(reason::PROVIDER_NOT_FOUND, format!("create the Provider {}, or correct spec.providers", provider.name))
     })?;
     let image = key.sibling(&record.spec.image);
     let disk_image: &Arc<DiskImage> = engine.disk_images.get(&image).ok_or_else(|| {
-        blocked(reason::DISK_IMAGE_NOT_FOUND, format!("create the DiskImage {} or correct spec.image", image.name))
+        blocked(reason::DISK_IMAGE_NOT_FOUND, format!("create the DiskImage {}, or correct spec.image", image.name))
     })?;
-    let version = super::provider_image::current(engine, &image, &provider.name).ok_or_else(|| {
-        blocked(
-            reason::IMAGE_NOT_READY,
-            format!("the DiskImage {} has no usable version on {}", image.name, provider.name),
-        )
-    })?;
+    let version = super::provider_image::current(engine, &image, &provider.name)
+        .ok_or_else(|| blocked(reason::IMAGE_NOT_READY, not_ready(engine, &image, provider)))?;
     let image_id = version.status.as_ref().and_then(|status| status.image_id.clone()).unwrap_or_default();
     let connection = engine.connections.get(provider).ok_or_else(|| {
         blocked(reason::PROVIDER_NOT_READY, format!("the Provider {} is not connected", provider.name))
     })?;
     let flavor = connection.flavor(&record.spec.flavor).cloned().ok_or_else(|| match connection.facts_read {
         None => blocked(reason::PROVIDER_NOT_READY, format!("the flavors of {} are being read", provider.name)),
-        Some(_) => {
-            blocked(reason::FLAVOR_NOT_FOUND, format!("{} has no such flavor; correct spec.flavor", provider.name))
-        }
+        Some(_) => blocked(reason::FLAVOR_NOT_FOUND, connection.missing_flavor(&provider.name, &record.spec.flavor)),
     })?;
     let login = disk_image.spec.login.clone();
     let hash = super::pool::hash(record, spec, &image_id, &flavor.id, &login);
@@ -372,7 +379,10 @@ fn one_request(request: &NodeRequest, pools: &HashMap<&Key, usize>) -> plan::Req
     let entry = |set: &crate::api::node_request::NodeSet| plan::Entry {
         pool: pools.get(&key.sibling(&set.pool)).copied().ok_or_else(|| Blocked {
             reason: reason::POOL_NOT_FOUND,
-            message: format!("create the Pool {}; a NodeRequest with another name must be created anew", set.pool),
+            message: format!(
+                "create the Pool {}, or delete this NodeRequest and create one that names another Pool",
+                set.pool
+            ),
         }),
         count: u32::try_from(set.count).unwrap_or(0),
     };

@@ -161,14 +161,10 @@ fn looked(
             adopt(engine, key, provider, image);
             None
         }
-        Ok(None) => Some((
-            reason::IMAGE_NOT_FOUND,
-            "no active image matches; correct spec.source.existing or upload one".to_owned(),
-        )),
-        Err(error) if error.class == crate::cloud::ErrorClass::NotFound => Some((
-            reason::IMAGE_NOT_FOUND,
-            "no active image matches; correct spec.source.existing or upload one".to_owned(),
-        )),
+        Ok(None) => Some((reason::IMAGE_NOT_FOUND, nothing_found(&record))),
+        Err(error) if error.class == crate::cloud::ErrorClass::NotFound => {
+            Some((reason::IMAGE_NOT_FOUND, nothing_found(&record)))
+        }
         Err(error) => Some((reason::TRANSIENT_ERROR, error.to_string())),
     };
     if let Some((reason, message)) = failure {
@@ -179,6 +175,15 @@ fn looked(
         memory.failure = Some(ImageFailure { time: Time(now), reason: reason.to_owned(), message });
     }
     engine.mark(Mark::DiskImage(key.clone()));
+}
+
+fn nothing_found(image: &DiskImage) -> String {
+    let wanted = match image.spec.source.existing.as_ref().map(port) {
+        Some(crate::cloud::ImageSelector::Id(id)) => format!("with the id {id}"),
+        Some(crate::cloud::ImageSelector::Name(name)) => format!("named {name}"),
+        None => "that matches".to_owned(),
+    };
+    format!("the cloud has no active image {wanted}; correct spec.source.existing, or upload one")
 }
 
 /// The found image becomes a version, unless it is one already. Its name is fixed by what was found: twice is once.
@@ -356,7 +361,8 @@ fn next_look(image: &DiskImage, provider: &str, after: Timestamp) -> Result<Opti
 
 fn conditions_of(engine: &Engine, key: &Key, image: &DiskImage, providers: &[DiskImageProviderStatus]) -> Vec<Desired> {
     if image.spec.source.existing.is_none() {
-        let message = "this version serves spec.source.existing only; use it, or wait for a version that builds images";
+        let message =
+            "write spec.source.existing: this version of the operator finds images, but does not build them yet";
         return vec![
             Desired::no(AVAILABLE, reason::INVALID_CONFIGURATION, message),
             Desired::no(UP_TO_DATE, reason::INVALID_CONFIGURATION, message),
@@ -398,7 +404,7 @@ fn available(engine: &Engine, key: &Key, providers: &[DiskImageProviderStatus]) 
     };
     let provider = key.sibling(&missing.name);
     if engine.providers.get(&provider).is_none() {
-        let message = format!("create the Provider {} or correct spec.providers", missing.name);
+        let message = format!("create the Provider {}, or correct spec.providers", missing.name);
         return Desired::no(AVAILABLE, reason::PROVIDER_NOT_FOUND, message);
     }
     if let Some(failure) = &missing.last_failure {
@@ -407,11 +413,8 @@ fn available(engine: &Engine, key: &Key, providers: &[DiskImageProviderStatus]) 
         return Desired::no(AVAILABLE, reason, format!("{}: {}", missing.name, failure.message));
     }
     if !engine.connections.contains_key(&provider) {
-        return Desired::no(
-            AVAILABLE,
-            reason::PROVIDER_NOT_READY,
-            format!("the Provider {} is not connected", missing.name),
-        );
+        let message = format!("the Provider {} is not connected; its condition Ready tells why", missing.name);
+        return Desired::no(AVAILABLE, reason::PROVIDER_NOT_READY, message);
     }
     Desired::no(AVAILABLE, reason::NOT_YET_KNOWN, format!("the image is being looked for on {}", missing.name))
 }

@@ -111,7 +111,7 @@ pub fn reconcile(engine: &mut Engine, key: &Key) {
         engine.memory.pools.failures.get(key).cloned().or_else(|| old.last_launch_failure.clone());
     new.conditions.clone_from(&old.conditions);
     let desired =
-        [available(engine, key, &pool, &new), progressing(engine, key, &pool, &new), healthy(engine, key, &pool)];
+        [available(engine, key, &pool, &new), progressing(engine, key, &pool, &new), healthy(engine, key, &pool, &new)];
     conditions::set_all(&mut new.conditions, &desired, pool.metadata.generation, &Time(engine.now));
     engine.report(Mark::Pool(key.clone()), &pool, &old, &new, |engine, pool: Pool| {
         engine.pools.wrote(pool).into_iter().for_each(|change| changed(engine, &change));
@@ -164,6 +164,12 @@ fn available(engine: &Engine, key: &Key, pool: &Pool, status: &PoolStatus) -> De
     if pool.spec.paused {
         return Desired::no(AVAILABLE, reason::PAUSED, "nothing is launched while paused is true");
     }
+    let named = |name: &str| engine.providers.get(&key.sibling(name)).is_some();
+    if let Some(missing) = pool.spec.providers.iter().find(|offer| !named(&offer.name)) {
+        // Told also when the others could do it all: it is what a person can mend.
+        let message = format!("create the Provider {}, or correct spec.providers", missing.name);
+        return Desired::no(AVAILABLE, reason::PROVIDER_NOT_FOUND, message);
+    }
     match engine.memory.allocation.blocked.get(key) {
         Some(blocked) => Desired::no(AVAILABLE, blocked.reason, blocked.message.clone()),
         None => Desired::no(AVAILABLE, reason::LAUNCHING, "nodes are being launched"),
@@ -189,12 +195,14 @@ fn progressing(engine: &Engine, key: &Key, pool: &Pool, status: &PoolStatus) -> 
     Desired::no(PROGRESSING, reason::AS_EXPECTED, "")
 }
 
-fn healthy(engine: &Engine, key: &Key, pool: &Pool) -> Desired {
+/// Recent launches mostly fail; that is over when the last one did not and nothing is left to launch.
+fn healthy(engine: &Engine, key: &Key, pool: &Pool, status: &PoolStatus) -> Desired {
+    let full = status.ready >= pool.spec.min_ready;
     for offer in &pool.spec.providers {
         let provider = key.sibling(&offer.name);
         let Ok(launch) = allocation::template(engine, key, pool, &provider) else { continue };
-        let Some(health) = engine.connections.get(&provider).and_then(|c| c.health(&launch.image_id)) else { continue };
-        if health.unhealthy() {
+        let Some(health) = engine.connections.get(&provider).and_then(|c| c.health(&launch.hash)) else { continue };
+        if health.unhealthy() && !(full && health.last_was_good()) {
             let (failed, of) = health.failed();
             let last = engine.memory.pools.failures.get(key).map(|failure| format!("; the last: {}", failure.message));
             let message = format!(

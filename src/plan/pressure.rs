@@ -69,11 +69,11 @@ impl Pressure {
     }
 }
 
-/// The last launches of one image version on one provider.
+/// The last launches of one template on one provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
     results: VecDeque<bool>,
-    failures_in_a_row: u32,
+    steps: u32,
     until: Option<Timestamp>,
 }
 
@@ -85,16 +85,16 @@ impl Health {
             self.results.pop_front();
         }
         if good {
-            self.failures_in_a_row = 0;
+            self.steps = 0;
             self.until = None;
             return;
         }
         if self.until.is_some_and(|until| now < until) {
             return;
         }
-        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
         if self.unhealthy() {
-            self.until = Some(later(now, grown(FIRST_STEP, self.failures_in_a_row, LONGEST_STEP)));
+            self.steps = self.steps.saturating_add(1);
+            self.until = Some(later(now, grown(FIRST_STEP, self.steps, LONGEST_STEP)));
         }
     }
 
@@ -109,6 +109,12 @@ impl Health {
     pub fn unhealthy(&self) -> bool {
         let (failed, of) = self.failed();
         failed >= FEWEST_FAILURES && failed * 2 > of
+    }
+
+    /// Whether the newest launch ended in a ready node.
+    #[must_use]
+    pub fn last_was_good(&self) -> bool {
+        self.results.back().is_some_and(|good| *good)
     }
 
     /// Whether a launch is allowed now.
@@ -191,7 +197,8 @@ mod tests {
         assert_eq!(health.answer(at(1)), Answer::Open);
         health.record(false, at(2));
         assert!(health.unhealthy());
-        assert!(matches!(health.answer(at(2)), Answer::ClosedUntil(_)));
+        assert_eq!(health.answer(at(2)), Answer::ClosedUntil(at(7)));
+        assert!(!health.last_was_good());
     }
 
     #[test]

@@ -138,7 +138,8 @@ fn report(outcomes: &[(Point, Outcome)], took: Duration) {
         outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::NotReached)).map(|(point, _)| point).collect();
     let mut covered = BTreeMap::<(Side, &str), usize>::new();
     for (point, outcome) in outcomes {
-        *covered.entry((point.side, &point.at.signature)).or_default() += usize::from(matches!(outcome, Outcome::Survived));
+        *covered.entry((point.side, &point.at.signature)).or_default() +=
+            usize::from(matches!(outcome, Outcome::Survived));
     }
     println!(
         "{} crash points in {:.0?}: {} failures, {} did not come this time",

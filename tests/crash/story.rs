@@ -54,7 +54,8 @@ impl Stage {
 
     async fn furnish(&self, launch_timeout: &str) {
         let port = self.simulator.state().await["sshPort"].clone();
-        let secret = json!({"metadata": {"name": "cloud"}, "stringData": {"clouds.yaml": self.simulator.clouds_yaml()}});
+        let secret =
+            json!({"metadata": {"name": "cloud"}, "stringData": {"clouds.yaml": self.simulator.clouds_yaml()}});
         self.create::<Secret>(secret).await;
         let spec = json!({
             "cloud": {"secretRef": {"name": "cloud"}, "cloudName": self.simulator.cloud_name()},

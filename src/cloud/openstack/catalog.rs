@@ -89,20 +89,19 @@ impl Catalog {
         let region = config.region.as_deref();
         let here: Vec<&Endpoint> = all.iter().copied().filter(|endpoint| endpoint.is_in(region)).collect();
         if here.is_empty() {
-            return Err(format!("no {word} service in this region; it is in: {}", regions(&all)));
+            let region = region.unwrap_or_default();
+            return Err(format!("no {word} service in region {region}; set region to one of: {}", regions(&all)));
         }
-        let fit: Vec<&Endpoint> = here.into_iter().filter(|endpoint| endpoint.is_for(config.interface)).collect();
+        let fit: Vec<&Endpoint> = here.iter().copied().filter(|endpoint| endpoint.is_for(config.interface)).collect();
         let Some(first) = fit.first() else {
             return Err(format!(
-                "the {word} service has no {} endpoint: set another interface",
-                config.interface.word()
+                "the {word} service has no {} endpoint; set interface to one of: {}",
+                config.interface.word(),
+                interfaces(&here)
             ));
         };
         if fit.iter().any(|endpoint| endpoint.region() != first.region()) {
-            return Err(format!(
-                "the {word} service is in several regions: set the region to one of {}",
-                regions(&fit)
-            ));
+            return Err(format!("the {word} service is in several regions: set region to one of: {}", regions(&fit)));
         }
         match Url::parse(&first.url) {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.host_str().is_some() => Ok(url),
@@ -115,6 +114,11 @@ impl Catalog {
         let kind = service.types().iter().find(|kind| listed(kind))?;
         Some(self.0.iter().filter(|entry| entry.kind == *kind).flat_map(|entry| &entry.endpoints).collect())
     }
+}
+
+fn interfaces(endpoints: &[&Endpoint]) -> String {
+    let names: BTreeSet<&str> = endpoints.iter().map(|endpoint| endpoint.interface.trim_end_matches("URL")).collect();
+    names.into_iter().take(8).collect::<Vec<_>>().join(", ")
 }
 
 fn regions(endpoints: &[&Endpoint]) -> String {
@@ -158,9 +162,15 @@ mod tests {
     #[test]
     fn says_what_to_write() {
         let refuse = |service, rest: &str| catalog().endpoint(service, &config(rest)).unwrap_err();
-        assert!(refuse(Service::Compute, "").contains("set the region to one of one, two"));
-        assert!(refuse(Service::Compute, ", region_name: three").contains("it is in: one, two"));
-        assert!(refuse(Service::Compute, ", interface: admin").contains("no admin endpoint"));
+        assert!(refuse(Service::Compute, "").contains("set region to one of: one, two"));
+        assert!(
+            refuse(Service::Compute, ", region_name: three")
+                .contains("in region three; set region to one of: one, two")
+        );
+        assert!(
+            refuse(Service::Compute, ", interface: admin")
+                .contains("no admin endpoint; set interface to one of: internal, public")
+        );
         assert!(refuse(Service::Network, "").contains("no network service"));
         assert!(refuse(Service::Image, "").contains("no http address"));
     }

@@ -160,7 +160,9 @@ impl Client {
     pub(crate) async fn check_catalog(&self) -> Result<(), CloudError> {
         let login = self.login().await?;
         for service in [Service::Compute, Service::Image, Service::Network] {
-            self.endpoint(&login, service, Call::Login)?;
+            // Only here: nowhere else may a hole in the catalog look like the proof that a thing is gone.
+            self.endpoint(&login, service, Call::Login)
+                .map_err(|error| CloudError { class: ErrorClass::NotFound, ..error })?;
         }
         Ok(())
     }

@@ -171,7 +171,8 @@ impl CloudConfig {
     pub fn from_yaml(clouds_yaml: &[u8], name: &str, cacert: Option<&[u8]>) -> Result<Self, ConfigError> {
         let mut entry = entry(clouds_yaml, name)?;
         refuse_unsupported(&entry)?;
-        let auth = entry.auth.take().ok_or_else(|| ConfigError::new("the cloud has no `auth` section"))?;
+        let auth =
+            entry.auth.take().ok_or_else(|| ConfigError::new(format!("add an `auth` section to the cloud {name}")))?;
         let auth_url = auth_url(auth.auth_url.as_deref())?;
         let interface = match entry.interface.as_deref().or(entry.endpoint_type.as_deref()) {
             Some(word) => Interface::parse(word)?,
@@ -192,14 +193,19 @@ fn entry(clouds_yaml: &[u8], name: &str) -> Result<Entry, ConfigError> {
     let file: File = serde_yaml::from_slice(clouds_yaml).map_err(|error| {
         // The parser's own words may quote the line, and with it a password: only the place is told.
         let place = error.location().map(|at| format!(" (line {})", at.line())).unwrap_or_default();
-        ConfigError::new(format!("clouds.yaml is not a valid clouds.yaml{place}"))
+        ConfigError::new(format!(
+            "clouds.yaml cannot be read{place}: write YAML with `clouds`, below it the cloud's name, below that `auth`"
+        ))
     })?;
     let mut clouds = file.clouds.ok_or_else(|| ConfigError::new("clouds.yaml has no `clouds` section"))?;
     match clouds.remove(name) {
         Some(entry) => Ok(entry.unwrap_or_default()),
         None => {
             let known: Vec<&str> = clouds.keys().map(String::as_str).take(8).collect();
-            Err(ConfigError::new(format!("clouds.yaml has no cloud of that name; it has: {}", known.join(", "))))
+            Err(ConfigError::new(format!(
+                "clouds.yaml has no cloud named {name}; set spec.cloud.cloudName to one of: {}",
+                known.join(", ")
+            )))
         }
     }
 }
@@ -279,7 +285,7 @@ fn ca_pem(in_file: Option<String>, beside: Option<&[u8]>) -> Result<Option<Vec<u
     };
     match reqwest::Certificate::from_pem_bundle(&pem) {
         Ok(certificates) if !certificates.is_empty() => Ok(Some(pem)),
-        _ => Err(ConfigError::new("`cacert` holds no PEM certificate")),
+        _ => Err(ConfigError::new("`cacert` must hold PEM certificates (-----BEGIN CERTIFICATE-----) of authorities")),
     }
 }
 

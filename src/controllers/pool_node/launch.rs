@@ -22,8 +22,10 @@ enum Outcome {
     Accepted(String),
     /// The cloud answered something else, or nothing.
     Failed(CloudError),
-    /// It was never sent.
+    /// It was never sent, and may be another time.
     NotSent(String),
+    /// It was never sent, and will not be until somebody corrects the pool.
+    NotPossible(CloudError),
 }
 
 /// Our create of this record was answered with 201: this process, and only it, may boot it.
@@ -76,7 +78,7 @@ async fn send(
     if let Some(wanted) = user_data {
         match read_user_data(client, &namespace, &wanted).await {
             Ok(data) => request.user_data = Some(data),
-            Err(why) => return Outcome::NotSent(why),
+            Err(outcome) => return outcome,
         }
     }
     if !guard.is_current() {
@@ -100,17 +102,24 @@ async fn usable(client: &Client, namespace: &str, node: &PoolNode) -> Result<boo
     }))
 }
 
-async fn read_user_data(client: &Client, namespace: &str, wanted: &UserDataSecretRef) -> Result<SecretString, String> {
+async fn read_user_data(client: &Client, namespace: &str, wanted: &UserDataSecretRef) -> Result<SecretString, Outcome> {
+    let wrong = |message| Outcome::NotPossible(invalid(message));
     let secret = records::read::<Secret>(client, namespace, &wanted.name)
         .await
-        .map_err(|error| error.to_string())?
-        .ok_or_else(|| format!("create the Secret {} that userDataSecretRef names", wanted.name))?;
-    let data = secret.data.and_then(|mut data| data.remove(&wanted.key)).ok_or_else(|| {
-        format!("the Secret {} has no key {}; add it or correct userDataSecretRef", wanted.name, wanted.key)
-    })?;
+        .map_err(|error| wrong(format!("the Secret {} cannot be read: {error}", wanted.name)))?
+        .ok_or_else(|| wrong(format!("create the Secret {} with the key {}", wanted.name, wanted.key)))?;
+    let data = secret
+        .data
+        .and_then(|mut data| data.remove(&wanted.key))
+        .ok_or_else(|| wrong(format!("add the key {} to the Secret {}", wanted.key, wanted.name)))?;
     String::from_utf8(data.0)
         .map(SecretString::from)
-        .map_err(|_| format!("the key {} of the Secret {} is not text", wanted.key, wanted.name))
+        .map_err(|_| wrong(format!("write text under the key {} of the Secret {}", wanted.key, wanted.name)))
+}
+
+/// As if the cloud had refused it: the same is done about it.
+const fn invalid(message: String) -> CloudError {
+    CloudError { class: ErrorClass::Invalid, call: "userDataSecretRef", message, retry_after: None, request_id: None }
 }
 
 fn request(engine: &Engine, node: &PoolNode, uid: &str) -> Option<(Arc<dyn Cloud>, BootRequest)> {
@@ -159,12 +168,19 @@ fn booted(engine: &mut Engine, node: &Arc<PoolNode>, outcome: Outcome) {
             engine.memory.pools.note_failure(
                 &Key::of(&**node).sibling(&node.spec.pool),
                 node,
-                reason::INVALID_CONFIGURATION,
+                reason::TRANSIENT_ERROR,
                 &why,
                 None,
                 now,
             );
             set(engine, &uid, |runtime| runtime.boot = Boot::Never);
+        }
+        Outcome::NotPossible(error) => {
+            tracing::warn!(node = %Key::of(&**node), %error, "boot request not possible");
+            set(engine, &uid, |runtime| {
+                runtime.boot = Boot::Refused { at: now };
+                runtime.refusal = Some(error);
+            });
         }
         Outcome::Failed(error) => refused(engine, node, &uid, error, now),
     }

@@ -4,6 +4,7 @@
 //! the engine; what comes of it is reported on the record. Never chooses whom a node serves: [`super::allocation`] does.
 
 mod act;
+mod advice;
 mod launch;
 mod report;
 

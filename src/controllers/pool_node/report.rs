@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::{Engine, records};
 use super::act::{reason_of, write};
-use super::{Key, act};
+use super::{Key, act, advice};
 use crate::api::{NodeState, PoolNode};
 use crate::cloud::{ErrorClass, Server};
 use crate::plan::node::Failure;
@@ -98,14 +98,14 @@ fn described(ip: IpAddr, floating: bool) -> Value {
     })
 }
 
-/// Counts a launch and tells the image's health; `None` when it says nothing about the image.
+/// Counts a launch and tells the template's health; `None` when it says nothing about the template.
 fn launch_ended(engine: &mut Engine, node: &PoolNode, result: &'static str, good: Option<bool>) {
     let key = Key::of(node);
     let took = node.creation_timestamp().and_then(|made| Duration::try_from(engine.now.duration_since(made.0)).ok());
     engine.setup.metrics.launch(&key.namespace, &node.spec.provider, &node.spec.pool, result, took.unwrap_or_default());
     let now = engine.now;
     if let (Some(good), Some(connection)) = (good, engine.connections.get_mut(&key.sibling(&node.spec.provider))) {
-        connection.launch_ended(&node.spec.image_id, good, now);
+        connection.launch_ended(&node.spec.template_hash, good, now);
     }
 }
 
@@ -149,7 +149,9 @@ fn sentence(engine: &Engine, node: &PoolNode, failure: Failure) -> String {
         Failure::BootTimeout => "the server is ACTIVE but did not answer within bootTimeout; look at the image, the \
                                  security groups and the network"
             .to_owned(),
-        Failure::Refused => refusal(engine, node).map_or_else(|| "refused".to_owned(), |(_, message)| message),
+        Failure::Refused => {
+            refusal(engine, node).map_or_else(|| "refused".to_owned(), |(_, message)| advice::advised(message))
+        }
         Failure::NeverAppeared => "the boot request was not answered, and no server of it was found".to_owned(),
         Failure::ServerLost => "the server disappeared or stopped, and the operator did not do it".to_owned(),
         Failure::Unreachable => "the idle node no longer answers, or answers with another host key".to_owned(),

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use sha2::{Digest, Sha256};
@@ -22,12 +22,47 @@ use crate::cloud::view::View;
 use crate::cloud::{Cloud, CloudError, ErrorClass, Flavor, Limits};
 
 /// Why a Provider is not connected.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     /// A reason of `api::conditions`.
     pub reason: &'static str,
     /// What to do about it.
     pub message: String,
+    /// The cloud's name for the call that failed, for whoever looks into its logs.
+    request_id: Option<String>,
+    /// The credentials that were refused, so that they are not sent again and again.
+    refused: Option<String>,
+}
+
+impl Failure {
+    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), request_id: None, refused: None }
+    }
+
+    /// Whether it says the same: each call has another request id, and that alone is no news.
+    fn repeats(&self, other: &Self) -> bool {
+        self.reason == other.reason && self.message == other.message
+    }
+
+    /// The message, with the request id for whoever runs the cloud.
+    pub fn sentence(&self) -> String {
+        let id = self.request_id.as_deref().map(|id| format!(" (request {id})")).unwrap_or_default();
+        format!("{}{id}", self.message)
+    }
+}
+
+/// How often refused credentials are tried again at once, and then how long they rest: many clouds lock an account
+/// after a few wrong passwords.
+const REFUSALS: u32 = 3;
+const REFUSED_REST: Duration = Duration::from_secs(60);
+
+/// Credentials that were refused, and when they may be tried again.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    fingerprint: String,
+    failure: Failure,
+    times: u32,
+    until: Timestamp,
 }
 
 /// What an attempt to connect found.
@@ -60,8 +95,10 @@ fn connect(engine: &mut Engine, key: Key, provider: Arc<Provider>) {
         owner: engine.owner.clone(),
         observer: Some(engine.setup.observer(&key)),
     };
+    let now = engine.now;
+    let resting = engine.memory.providers.get(&key).and_then(|memory| memory.refused.clone()).filter(|r| r.until > now);
     engine.spawn(async move {
-        let found = attempt(&client, &key, &provider, options, known).await;
+        let found = attempt(&client, &key, &provider, options, known, resting).await;
         move |engine: &mut Engine| connected(engine, &key, found)
     });
 }
@@ -72,37 +109,40 @@ async fn attempt(
     provider: &Provider,
     options: Options,
     known: Option<String>,
+    resting: Option<Refused>,
 ) -> Result<Found, Failure> {
     let name = &provider.spec.cloud.secret_ref.name;
-    let missing = || Failure {
-        reason: reason::SECRET_NOT_FOUND,
-        message: format!("create the Secret {name} with the key clouds.yaml in namespace {}", key.namespace),
+    let missing = || {
+        let message = format!("create the Secret {name} with the key clouds.yaml in namespace {}", key.namespace);
+        Failure::new(reason::SECRET_NOT_FOUND, message)
     };
     let secret = records::read::<Secret>(client, &key.namespace, name)
         .await
-        .map_err(|error| Failure {
-            reason: reason::TRANSIENT_ERROR,
-            message: format!("the Secret {name} could not be read: {error}"),
+        .map_err(|error| {
+            Failure::new(reason::TRANSIENT_ERROR, format!("the Secret {name} could not be read: {error}"))
         })?
         .ok_or_else(missing)?;
     let data = secret.data.unwrap_or_default();
-    let clouds = data.get("clouds.yaml").ok_or_else(|| Failure {
-        reason: reason::SECRET_INVALID,
-        message: format!("add the key clouds.yaml to the Secret {name}"),
-    })?;
+    let clouds = data
+        .get("clouds.yaml")
+        .ok_or_else(|| Failure::new(reason::SECRET_INVALID, format!("add the key clouds.yaml to the Secret {name}")))?;
     let authority = data.get("cacert").map(|pem| pem.0.as_slice());
     let fingerprint = fingerprint(provider, &clouds.0, authority);
     if known.as_ref() == Some(&fingerprint) {
         return Ok(Found::Unchanged);
     }
-    let invalid = |error: &dyn std::fmt::Display| Failure {
-        reason: reason::SECRET_INVALID,
-        message: format!("the Secret {name}: {error}"),
-    };
+    if let Some(refused) = resting.filter(|refused| refused.fingerprint == fingerprint) {
+        return Err(refused.failure);
+    }
+    let invalid =
+        |error: &dyn std::fmt::Display| Failure::new(reason::SECRET_INVALID, format!("the Secret {name}: {error}"));
     let config = CloudConfig::from_yaml(&clouds.0, &provider.spec.cloud.cloud_name, authority)
         .map_err(|error| invalid(&error))?;
     let cloud = OpenStack::new(config, options).map_err(|error| invalid(&error))?;
-    cloud.check().await.map_err(|error| explained(&error))?;
+    if let Err(error) = cloud.check().await {
+        let refused = (error.class == ErrorClass::Auth).then_some(fingerprint);
+        return Err(Failure { refused, ..explained(&error) });
+    }
     Ok(Found::Connected { fingerprint, cloud: Arc::new(cloud) })
 }
 
@@ -116,7 +156,8 @@ pub fn explained(error: &CloudError) -> Failure {
         ErrorClass::Quota | ErrorClass::NoCapacity | ErrorClass::Conflict => reason::TRANSIENT_ERROR,
         ErrorClass::Unavailable | ErrorClass::Unclear => reason::CLOUD_UNREACHABLE,
     };
-    Failure { reason, message: error.to_string() }
+    let request_id = error.request_id.clone();
+    Failure { request_id, ..Failure::new(reason, format!("{}: {}", error.call, error.message)) }
 }
 
 fn fingerprint(provider: &Provider, clouds: &[u8], authority: Option<&[u8]>) -> String {
@@ -146,19 +187,40 @@ const fn interface(interface: Interface) -> openstack::Interface {
 fn connected(engine: &mut Engine, key: &Key, found: Result<Found, Failure>) {
     let works = found.is_ok();
     let at = engine.after(reconnect_after(works));
+    let now = engine.now;
     let Some(memory) = engine.memory.providers.get_mut(key) else { return };
     memory.connecting = false;
     memory.reconnect_at = Some(at);
-    let failed_before = std::mem::replace(&mut memory.failure, found.as_ref().err().cloned());
     match found {
-        Ok(Found::Unchanged) => {}
-        Ok(Found::Connected { fingerprint, cloud }) => install(engine, key, fingerprint, cloud),
-        Err(failure) if failed_before.as_ref() == Some(&failure) => {}
-        Err(failure) => tracing::warn!(provider = %key, reason = failure.reason, "not connected: {}", failure.message),
+        Ok(found) => {
+            (memory.failure, memory.refused) = (None, None);
+            if let Found::Connected { fingerprint, cloud } = found {
+                install(engine, key, fingerprint, cloud);
+            }
+        }
+        Err(failure) => {
+            note_refusal(memory, &failure, now);
+            if !memory.failure.as_ref().is_some_and(|before| before.repeats(&failure)) {
+                tracing::warn!(provider = %key, reason = failure.reason, "not connected: {}", failure.sentence());
+                memory.failure = Some(failure);
+            }
+        }
     }
     engine.wake(at, Mark::Provider(key.clone()));
     engine.mark(Mark::Provider(key.clone()));
     engine.mark(Mark::Allocation);
+}
+
+/// The same credentials, refused again and again, rest for longer; others are tried at once.
+fn note_refusal(memory: &mut super::Memory, failure: &Failure, now: Timestamp) {
+    let Some(fingerprint) = failure.refused.clone() else { return };
+    let before = memory.refused.take().filter(|refused| refused.fingerprint == fingerprint);
+    let times = before.map_or(0, |refused| refused.times).saturating_add(1);
+    let rest = if times < REFUSALS { Duration::ZERO } else { REFUSED_REST };
+    let until = SignedDuration::try_from(rest).ok().and_then(|rest| now.checked_add(rest).ok()).unwrap_or(now);
+    // What rests is not refused anew each time it is read.
+    let failure = Failure { refused: None, ..failure.clone() };
+    memory.refused = Some(Refused { fingerprint, failure, times, until });
 }
 
 /// A new connection starts with an empty view: nothing is launched before a complete list.
@@ -189,10 +251,14 @@ fn listed(engine: &mut Engine, key: &Key, made_for: &str, update: ViewUpdate) {
     let failed_before = connection.error.is_some();
     let full = update.full;
     let changed = connection.records_of(&update.delta.changed);
-    connection.error = update.error;
-    if let Some(error) = &connection.error {
+    if let Some(error) = &update.error {
         tracing::warn!(provider = %key, %error, "servers could not be listed");
     }
+    connection.error = match (connection.error.take(), update.error) {
+        // Another request id alone is no news.
+        (Some(old), Some(new)) if (old.class, &old.message) == (new.class, &new.message) => Some(old),
+        (_, new) => new,
+    };
     let gone = engine.records_with(key, &update.delta.gone, &update.delta.changed);
     let searching = if full { engine.searching(key) } else { Vec::new() };
     for record in changed.into_iter().chain(gone).chain(searching) {

@@ -21,7 +21,9 @@ use super::super::pool_node::server_name;
 
 /// How long flavors and limits are believed.
 pub const FACTS_LAST: SignedDuration = SignedDuration::from_mins(5);
-/// How many image versions' launch results are remembered.
+/// How many flavors a message names.
+const FLAVORS_NAMED: usize = 10;
+/// How many templates' launch results are remembered.
 const HEALTHS: usize = 1000;
 
 /// One cloud, connected.
@@ -224,17 +226,18 @@ impl Connection {
         self.hosts.remove(flavor_id);
     }
 
-    /// A launch of this image ended well, or did not.
-    pub fn launch_ended(&mut self, image_id: &str, good: bool, now: Timestamp) {
+    /// A launch of this template (image, flavor and settings) ended well, or did not.
+    pub fn launch_ended(&mut self, template: &str, good: bool, now: Timestamp) {
         if self.health.len() > HEALTHS {
             self.health.clear();
         }
-        self.health.entry(image_id.to_owned()).or_default().record(good, now);
+        self.health.entry(template.to_owned()).or_default().record(good, now);
     }
 
-    /// How the recent launches of an image went.
-    pub fn health(&self, image_id: &str) -> Option<&Health> {
-        self.health.get(image_id)
+    /// How the recent launches of a template went. By template, not by image: what is wrong with one pool delays no
+    /// other (rule 13), and a corrected template starts afresh.
+    pub fn health(&self, template: &str) -> Option<&Health> {
+        self.health.get(template)
     }
 
     /// Whether anything may be launched here now, and when to ask again.
@@ -248,15 +251,15 @@ impl Connection {
         gate(self.throttle.answer(now), reason::RATE_LIMITED, || told("the cloud asked for fewer requests"))
     }
 
-    /// Whether this flavor and image may be launched here now, and when to ask again.
-    pub fn offer_gate(&self, flavor_id: &str, image_id: &str, now: Timestamp) -> (Gate, Option<Timestamp>) {
+    /// Whether this flavor and template may be launched here now, and when to ask again.
+    pub fn offer_gate(&self, flavor_id: &str, template: &str, now: Timestamp) -> (Gate, Option<Timestamp>) {
         if let Some((pressure, message)) = self.hosts.get(flavor_id) {
             return gate(pressure.answer(now), reason::NO_VALID_HOST, || message.clone());
         }
-        let Some(health) = self.health.get(image_id) else { return (Gate::Open, None) };
+        let Some(health) = self.health.get(template) else { return (Gate::Open, None) };
         gate(health.answer(now), reason::LAUNCHES_FAILING, || {
             let (failed, of) = health.failed();
-            format!("{failed} of the last {of} launches of this image failed")
+            format!("{failed} of the last {of} launches failed; the condition LaunchHealthy tells why")
         })
     }
 
@@ -281,6 +284,21 @@ impl Connection {
                 && wanted.name_filter.as_ref().is_none_or(|filter| flavor.name.contains(filter.as_str()))
         };
         self.flavors.iter().filter(fits).min_by_key(|flavor| (flavor.resources.ram_mib, flavor.name.as_str()))
+    }
+
+    /// What to write instead of a flavor that is not there.
+    pub fn missing_flavor(&self, provider: &str, wanted: &FlavorSelector) -> String {
+        let known: Vec<&str> = self.flavors.iter().take(FLAVORS_NAMED).map(|flavor| flavor.name.as_str()).collect();
+        let more = if self.flavors.len() > FLAVORS_NAMED { ", …" } else { "" };
+        let what = match (&wanted.name, &wanted.min_ram, &wanted.name_filter) {
+            (Some(name), ..) => format!("no flavor named {name}"),
+            (None, Some(least), Some(filter)) => {
+                format!("no flavor with {filter} in its name and at least {least} of memory")
+            }
+            (None, Some(least), None) => format!("no flavor with at least {least} of memory"),
+            (None, None, _) => "no such flavor".to_owned(),
+        };
+        format!("{provider} has {what}; correct spec.flavor: it has {}{more}", known.join(", "))
     }
 
     /// Whether flavors and limits should be read again.

@@ -81,6 +81,8 @@ pub struct Memory {
     pub met: Option<jiff::Timestamp>,
     /// Why it is not connected.
     pub failure: Option<connect::Failure>,
+    /// Credentials that were refused.
+    pub refused: Option<connect::Refused>,
 }
 
 /// Observe, act, report.

@@ -65,11 +65,11 @@ fn ready(engine: &Engine, key: &Key, provider: &Provider, connection: Option<&Co
     }
     let failure = engine.memory.providers.get(key).and_then(|memory| memory.failure.clone());
     match (connection, failure) {
-        (_, Some(failure)) => Desired::no(READY, failure.reason, failure.message),
+        (_, Some(failure)) => Desired::no(READY, failure.reason, failure.sentence()),
         (Some(connection), None) => match &connection.error {
             Some(error) => {
                 let failure = explained(error);
-                Desired::no(READY, failure.reason, failure.message)
+                Desired::no(READY, failure.reason, failure.sentence())
             }
             None if connection.listed_full().is_none() => {
                 Desired::unknown(READY, reason::NOT_YET_KNOWN, "the cloud's servers are being listed")
