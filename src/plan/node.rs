@@ -268,8 +268,8 @@ pub fn decide(o: &Observation) -> Decision {
     match o.state {
         State::Building => launch(o),
         State::Ready => idle(o),
-        State::InUse => wait(None),
-        State::Held => held(o),
+        State::InUse => unless_lost(o, wait(None)),
+        State::Held => unless_lost(o, held(o)),
         // A failed or deleting record that is not condemned yet: condemning it is what is left to do.
         State::Failed | State::Deleting => step(Step::Release),
     }
@@ -283,6 +283,19 @@ fn ending(o: &Observation) -> Option<Decision> {
         (_, Hold::Until(_)) if o.state != State::Held => Some(step(Step::MarkHeld)),
         (Claim::Live, Hold::None) if o.state == State::Ready => Some(step(Step::MarkInUse)),
         _ => None,
+    }
+}
+
+/// A node that somebody has, whose server may be gone: only proof ends it, whatever else is wrong with the server is
+/// their business.
+fn unless_lost(o: &Observation, otherwise: Decision) -> Decision {
+    match o.sighting {
+        Sighting::Gone => step(Step::Condemn(Failure::ServerLost)),
+        Sighting::Missing { .. } if otherwise.step == Step::Wait => match o.looked_up.map(|at| later(at, LOOK_UP_EVERY)) {
+            Some(again) if o.now < again => wait(otherwise.wake.into_iter().chain([again]).min()),
+            _ => step(Step::LookUp),
+        },
+        _ => otherwise,
     }
 }
 
@@ -439,4 +452,57 @@ const fn wait(wake: Option<Timestamp>) -> Decision {
 
 fn later(at: Timestamp, by: Duration) -> Timestamp {
     SignedDuration::try_from(by).ok().and_then(|by| at.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// A node that a live request has, ten minutes old.
+    fn in_use() -> Observation {
+        Observation {
+            now: at(1000),
+            created: at(400),
+            state: State::InUse,
+            condemned: false,
+            boot: Boot::Accepted,
+            server_known: true,
+            server_recorded: true,
+            sighting: Sighting::Present(Status::Active { since: at(410) }),
+            probe: Probe::Answered,
+            deletion: Deletion::Unsent,
+            looked_up: None,
+            claim: Claim::Live,
+            hold: Hold::None,
+            address_missing: false,
+            boot_timeout: Duration::from_secs(120),
+            launch_timeout: Duration::from_secs(600),
+            recheck: Some(at(500)),
+            busy: false,
+        }
+    }
+
+    #[test]
+    fn a_node_in_use_ends_only_by_proof_that_its_server_is_gone() {
+        let missing = Sighting::Missing { listed: at(999), listed_full: at(999) };
+        let held = |o: Observation| Observation { state: State::Held, hold: Hold::Until(None), ..o };
+        for (sighting, looked_up, expected) in [
+            (Sighting::Present(Status::Active { since: at(410) }), None, Step::Wait),
+            (Sighting::Present(Status::Stopped), None, Step::Wait),
+            (Sighting::Present(Status::Error), None, Step::Wait),
+            (Sighting::Unlisted, None, Step::Wait),
+            (missing.clone(), None, Step::LookUp),
+            (missing.clone(), Some(at(990)), Step::Wait),
+            (missing, Some(at(960)), Step::LookUp),
+            (Sighting::Gone, None, Step::Condemn(Failure::ServerLost)),
+        ] {
+            let o = Observation { sighting: sighting.clone(), looked_up, ..in_use() };
+            assert_eq!(decide(&held(o.clone())).step, expected, "held, {sighting:?}");
+            assert_eq!(decide(&o).step, expected, "in use, {sighting:?}");
+        }
+    }
 }

@@ -134,6 +134,8 @@ pub(crate) struct Server {
     pub zone: String,
     pub pinned_zone: Option<String>,
     pub config_drive: bool,
+    /// Base64, as it was sent.
+    pub user_data: Option<String>,
     pub description: Option<String>,
     pub locked: bool,
     pub security_groups: Vec<String>,

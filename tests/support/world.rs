@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Namespace, Operator, Simulator, SimulatorOptions, eventually};
+use super::{Namespace, Operator, Proxy, Simulator, SimulatorOptions, eventually};
 
 /// Long enough for a busy machine; a condition that holds is seen within milliseconds.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -29,6 +29,8 @@ pub struct World {
     pub operator: Operator,
     pub clouds: Vec<Simulator>,
     pub namespace: Namespace,
+    /// Between the operator and the API server, when the builder was asked for it.
+    pub api: Option<Proxy>,
     names: Vec<String>,
 }
 
@@ -38,6 +40,7 @@ pub struct WorldBuilder {
     clouds: Vec<(String, Value)>,
     simulator_args: Vec<String>,
     operator_args: Vec<String>,
+    api_proxied: bool,
 }
 
 impl WorldBuilder {
@@ -67,15 +70,26 @@ impl WorldBuilder {
         self
     }
 
+    /// The operator reaches the API server through [`World::api`].
+    pub fn api_proxied(mut self) -> Self {
+        self.api_proxied = true;
+        self
+    }
+
     /// Starts everything; returns when the operator works and every Provider is Ready.
     pub async fn start(self) -> World {
-        let mut world = self.prepare().await;
-        let options = Operator::for_namespace(&world.1);
-        let options = self.operator_args.iter().fold(options, |options, arg| options.arg(arg));
-        let operator = options.start();
+        let (clouds, namespace) = self.prepare().await;
+        let mut options = Operator::for_namespace(&namespace);
+        let mut api = None;
+        if self.api_proxied {
+            let proxy = Proxy::before_api_server(namespace.plane()).await;
+            options = options.kubeconfig(proxy.kubeconfig());
+            api = Some(proxy);
+        }
+        let operator = self.operator_args.iter().fold(options, |options, arg| options.arg(arg)).start();
         operator.ready(SOON).await;
         let names = self.clouds.into_iter().map(|(name, _)| name).collect();
-        let world = World { operator, clouds: std::mem::take(&mut world.0), namespace: world.1, names };
+        let world = World { operator, clouds, namespace, api, names };
         for name in &world.names {
             world.condition::<Provider>(name, "Ready", "True").await;
         }
@@ -148,6 +162,11 @@ impl World {
         let mut all = json!({"nodes": nodes.collect::<Vec<_>>()});
         merge(&mut all, spec);
         self.apply("NodeRequest", name, all).await;
+    }
+
+    /// Deletes one request, which gives its nodes back.
+    pub async fn release(&self, name: &str) {
+        self.delete::<NodeRequest>(name).await;
     }
 
     /// Changes one object by a merge patch.
@@ -274,6 +293,25 @@ impl World {
     /// How many calls of this name one cloud has answered.
     pub async fn calls(&self, cloud: usize, name: &str) -> usize {
         self.clouds[cloud].get(&format!("calls?name={name}")).await["calls"].as_array().unwrap().len()
+    }
+
+    /// Waits until these servers are gone from every cloud.
+    #[track_caller]
+    pub fn destroyed<'a>(&'a self, ids: &'a BTreeSet<String>) -> impl Future<Output = ()> + 'a {
+        eventually(SOON, move || async move {
+            let mut left = Vec::new();
+            for cloud in 0..self.clouds.len() {
+                left.extend(self.servers(cloud).await.into_iter().filter(|server| ids.contains(&text(&server["id"]))));
+            }
+            if left.is_empty() { Ok(()) } else { Err(format!("still there: {left:?}")) }
+        })
+    }
+
+    /// The reasons of all events about one object.
+    pub async fn events(&self, name: &str) -> BTreeSet<String> {
+        let events = self.namespace.list::<k8s_openapi::api::core::v1::Event>().await;
+        let about = events.into_iter().filter(|event| event.involved_object.name.as_deref() == Some(name));
+        about.filter_map(|event| event.reason).collect()
     }
 
     /// Waits until no cloud has a server, and no record of one is left.

@@ -88,7 +88,9 @@ fn show_server(world: &World, server: &Server) -> Value {
         "id": server.id, "name": server.name, "status": server.state.status(), "taskState": server.task,
         "tags": server.tags, "metadata": server.metadata, "foreign": server.foreign, "addresses": addresses,
         "sshUp": server.ssh_up, "sshPort": world.fixed.ssh_port, "flavor": server.flavor.name, "image": server.image,
-        "zone": server.zone, "created": server.created.to_string(),
+        "zone": server.zone, "keyName": server.key_name, "configDrive": server.config_drive,
+        "userData": server.user_data, "securityGroups": server.security_groups,
+        "created": server.created.to_string(),
         "terminated": server.terminated.map(|at| at.to_string()),
         "fault": server.failure.as_ref().map(|failure| &failure.message),
     })
@@ -169,6 +171,7 @@ fn new_server(world: &World, wanted: &NewServer, name: String, now: Timestamp) -
         zone: world.fixed.zones.first().cloned().unwrap_or_default(),
         pinned_zone: None,
         config_drive: false,
+        user_data: None,
         description: None,
         locked: false,
         security_groups: vec!["default".to_owned()],

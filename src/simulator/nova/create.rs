@@ -63,6 +63,7 @@ struct Wanted {
     key_name: Option<String>,
     zone: Option<String>,
     config_drive: bool,
+    user_data: Option<String>,
     description: Option<String>,
     security_groups: Vec<String>,
 }
@@ -179,8 +180,21 @@ fn check_references(world: &World, server: &Map<String, Value>) -> Result<Wanted
         value == true || value.as_str().is_some_and(|text| matches!(text.to_lowercase().as_str(), "true" | "1" | "yes"))
     });
     let name = text("name").unwrap_or_default().trim().to_owned();
-    let description = text("description");
-    Ok(Wanted { name, flavor, image, nics, metadata, tags, key_name, zone, config_drive, description, security_groups })
+    let (description, user_data) = (text("description"), text("user_data"));
+    Ok(Wanted {
+        name,
+        flavor,
+        image,
+        nics,
+        metadata,
+        tags,
+        key_name,
+        zone,
+        config_drive,
+        user_data,
+        description,
+        security_groups,
+    })
 }
 
 /// References are ids, or (from before) URLs that end with one.
@@ -320,6 +334,7 @@ fn record(world: &World, wanted: &Wanted, name: String, plan: BootPlan, now: Tim
         zone,
         pinned_zone: wanted.zone.clone(),
         config_drive: wanted.config_drive,
+        user_data: wanted.user_data.clone(),
         description: wanted.description.clone(),
         locked: false,
         security_groups: wanted.security_groups.clone(),
