@@ -39,6 +39,8 @@ pub struct NodeRuntime {
     pub permit: Option<LaunchPermit>,
     /// Its boot request.
     pub boot: Boot,
+    /// When it was sent.
+    pub sent: Option<Timestamp>,
     /// Why it was refused.
     pub refusal: Option<CloudError>,
     /// The server, once known.
@@ -57,6 +59,8 @@ pub struct NodeRuntime {
     pub recheck: Option<Timestamp>,
     /// Its deletion in the cloud.
     pub deletion: Deletion,
+    /// How often the cloud took the deletion.
+    pub deletions: u32,
     /// How often the deletion failed in a row.
     pub deletion_failures: u32,
     /// When the server was last looked up by id.
@@ -79,6 +83,7 @@ impl NodeRuntime {
             key,
             permit: None,
             boot,
+            sent: None,
             refusal: None,
             server_id: None,
             active_since: None,
@@ -88,6 +93,7 @@ impl NodeRuntime {
             floating_ip: None,
             recheck: None,
             deletion: Deletion::Unsent,
+            deletions: 0,
             deletion_failures: 0,
             looked_up: None,
             not_found: 0,

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::pressure::grown;
+
 /// The recorded state of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -74,6 +76,8 @@ pub enum Status {
     },
     /// Failed.
     Error,
+    /// Its deletion is under way in the cloud, whoever asked for it.
+    Deleting,
     /// Reclaimable: holds its slot until the cloud reclaims it or is forced to.
     SoftDeleted,
     /// Exists, but does not serve (SHUTOFF, PAUSED, …).
@@ -104,6 +108,8 @@ pub enum Deletion {
     Accepted {
         /// When.
         at: Timestamp,
+        /// How many times by now: a cloud may say yes and do nothing.
+        times: u32,
     },
     /// The cloud refused or did not answer; try again later.
     Failed {
@@ -248,8 +254,10 @@ pub struct Decision {
 const DELETING_SHOWN_AFTER: Duration = Duration::from_secs(3);
 /// How long the view may stay silent about an accepted deletion before the server is looked up by id.
 const LOOK_UP_AFTER: Duration = Duration::from_secs(5);
-/// How often a missing server is looked up, and an accepted deletion without effect is sent again.
+/// How often a missing server is looked up.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(30);
+/// The longest pause before a deletion without effect is sent again; the first is [`LOOK_UP_AFTER`] after the look-up.
+const LONGEST_PUSH: Duration = Duration::from_secs(300);
 /// How long a boot lasts before the record shows its server: shorter ones cost no write.
 const SERVER_SHOWN_AFTER: Duration = Duration::from_secs(3);
 
@@ -291,16 +299,20 @@ fn ending(o: &Observation) -> Option<Decision> {
 fn unless_lost(o: &Observation, otherwise: Decision) -> Decision {
     match o.sighting {
         Sighting::Gone => step(Step::Condemn(Failure::ServerLost)),
-        Sighting::Missing { .. } if otherwise.step == Step::Wait => match o.looked_up.map(|at| later(at, LOOK_UP_EVERY)) {
-            Some(again) if o.now < again => wait(otherwise.wake.into_iter().chain([again]).min()),
-            _ => step(Step::LookUp),
-        },
+        Sighting::Missing { .. } if otherwise.step == Step::Wait => {
+            match o.looked_up.map(|at| later(at, LOOK_UP_EVERY)) {
+                Some(again) if o.now < again => wait(otherwise.wake.into_iter().chain([again]).min()),
+                _ => step(Step::LookUp),
+            }
+        }
         _ => otherwise,
     }
 }
 
+/// Kept for people: until their time is over, and never less long than the request that has it lives.
 fn held(o: &Observation) -> Decision {
     match o.hold {
+        _ if o.claim == Claim::Live => wait(None),
         Hold::Until(None) => wait(None),
         Hold::Until(Some(until)) if until > o.now => wait(Some(until)),
         Hold::Until(Some(_)) | Hold::None => step(Step::Release),
@@ -326,8 +338,18 @@ fn launch(o: &Observation) -> Decision {
             step(Step::MarkFailed(Failure::NeverAppeared))
         }
         Sighting::Missing { .. } if o.now >= deadline => list_all(o),
-        Sighting::Present(Status::Building | Status::Stopped) => show_server(o, deadline),
-        Sighting::Missing { .. } | Sighting::Unlisted => wait(Some(deadline.max(later(o.now, Duration::from_secs(1))))),
+        Sighting::Present(Status::Building | Status::Stopped | Status::Deleting) => show_server(o, deadline),
+        // The cloud named it and does not show it: it may have vanished.
+        Sighting::Missing { .. } if o.server_known => look_up_again(o, o.created, deadline),
+        Sighting::Missing { .. } | Sighting::Unlisted => wait(Some(deadline.max(soon(o)))),
+    }
+}
+
+/// Looks a missing server up by id now and then, the first time a while after `since`.
+fn look_up_again(o: &Observation, since: Timestamp, deadline: Timestamp) -> Decision {
+    match later(o.looked_up.unwrap_or(since), LOOK_UP_EVERY) {
+        again if again <= o.now => step(Step::LookUp),
+        again => wait(Some(again.min(deadline).max(soon(o)))),
     }
 }
 
@@ -357,7 +379,8 @@ fn show_server(o: &Observation, deadline: Timestamp) -> Decision {
 /// Ready and unclaimed: kept only while it is what `Ready` promises (rule 5).
 fn idle(o: &Observation) -> Decision {
     match o.sighting {
-        Sighting::Gone | Sighting::Present(Status::Error | Status::Stopped | Status::SoftDeleted) => {
+        Sighting::Gone
+        | Sighting::Present(Status::Error | Status::Stopped | Status::Deleting | Status::SoftDeleted) => {
             return step(Step::Condemn(Failure::ServerLost));
         }
         // A complete list without it proves nothing (a cell may be down): ask for it by id.
@@ -384,25 +407,33 @@ fn destroy(o: &Observation) -> Decision {
     match (&o.sighting, o.deletion) {
         (Sighting::Gone, _) => step(Step::Free),
         (_, Deletion::InFlight) => wait(None),
-        (_, Deletion::Unsent) => step(Step::DeleteServer),
-        (_, Deletion::Failed { retry }) if retry <= o.now => step(Step::DeleteServer),
-        (_, Deletion::Failed { retry }) => show_deleting(o, retry),
-        (sighting, Deletion::Accepted { at }) => confirm(o, sighting, at),
+        (_, Deletion::Failed { retry }) if retry > o.now => show_deleting(o, retry),
+        (sighting, Deletion::Unsent | Deletion::Failed { .. }) => step(deletion_of(sighting)),
+        (sighting, Deletion::Accepted { at, times }) => confirm(o, sighting, at, times),
     }
 }
 
-/// The deletion was accepted: wait for the proof, and push when it does not come.
-fn confirm(o: &Observation, sighting: &Sighting, at: Timestamp) -> Decision {
-    let looked_up = o.looked_up.filter(|looked_up| *looked_up > at);
-    let next = looked_up.map_or(later(at, LOOK_UP_AFTER), |last| later(last, LOOK_UP_EVERY));
-    if o.now < next {
-        return show_deleting(o, next);
-    }
+/// What ends a server that is seen like this.
+const fn deletion_of(sighting: &Sighting) -> Step {
     match sighting {
-        Sighting::Present(Status::SoftDeleted) => step(Step::ForceDeleteServer),
-        Sighting::Present(_) if looked_up.is_some() => step(Step::DeleteServer),
-        _ => step(Step::LookUp),
+        Sighting::Present(Status::SoftDeleted) => Step::ForceDeleteServer,
+        _ => Step::DeleteServer,
     }
+}
+
+/// The deletion was accepted: wait for the proof, and push, ever more slowly, when it does not come.
+fn confirm(o: &Observation, sighting: &Sighting, at: Timestamp, times: u32) -> Decision {
+    let pause = grown(LOOK_UP_AFTER, times, LONGEST_PUSH);
+    let looked_up = o.looked_up.filter(|looked_up| *looked_up > at);
+    let (next, push) = match (sighting, looked_up) {
+        // The cloud works on it; it may still have forgotten it.
+        (Sighting::Present(Status::Deleting), _) => (later(at, LONGEST_PUSH), Step::DeleteServer),
+        (Sighting::Present(Status::SoftDeleted), _) => (later(at, pause), Step::ForceDeleteServer),
+        (_, None) => (later(at, LOOK_UP_AFTER), Step::LookUp),
+        (Sighting::Present(_), Some(last)) => (later(last, pause), Step::DeleteServer),
+        (_, Some(last)) => (later(last, LOOK_UP_EVERY), Step::LookUp),
+    };
+    if o.now < next { show_deleting(o, next) } else { step(push) }
 }
 
 /// Condemned before any server id was learned.
@@ -422,7 +453,7 @@ fn destroy_unknown(o: &Observation) -> Decision {
         (Boot::Unclear | Boot::Accepted, Sighting::Missing { .. }) if o.now >= later(o.created, o.launch_timeout) => {
             list_all(o)
         }
-        _ => show_deleting(o, later(o.now, Duration::from_secs(1))),
+        _ => show_deleting(o, soon(o)),
     }
 }
 
@@ -435,11 +466,16 @@ fn show_deleting(o: &Observation, wake: Timestamp) -> Decision {
         return wait(Some(wake));
     }
     match o.deletion {
-        Deletion::Accepted { at } if o.now < later(at, DELETING_SHOWN_AFTER) => {
+        Deletion::Accepted { at, .. } if o.now < later(at, DELETING_SHOWN_AFTER) => {
             wait(Some(later(at, DELETING_SHOWN_AFTER).min(wake)))
         }
         _ => step(Step::MarkDeleting),
     }
+}
+
+/// For what a list is going to tell, with no event of its own.
+fn soon(o: &Observation) -> Timestamp {
+    later(o.now, Duration::from_secs(1))
 }
 
 const fn step(step: Step) -> Decision {
@@ -453,6 +489,9 @@ const fn wait(wake: Option<Timestamp>) -> Decision {
 fn later(at: Timestamp, by: Duration) -> Timestamp {
     SignedDuration::try_from(by).ok().and_then(|by| at.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+mod table;
 
 #[cfg(test)]
 mod tests {

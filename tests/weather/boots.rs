@@ -10,7 +10,7 @@ use crate::support::eventually;
 
 /// One failed launch: told on the pool with its reason and in an event, and replaced. Returns message and console.
 async fn one_bad_boot(fault: Value, reason: &str) -> (Sky, String, Option<String>) {
-    let sky = Sky::clear().await;
+    let sky = Settings::default().provider(json!({"launchTimeout": "4s", "bootTimeout": "3s"})).start().await;
     sky.simulator.fault(json!({"times": 1, "fault": fault})).await;
     sky.want(1).await;
     let (message, console) = sky.failure(reason).await;
@@ -55,7 +55,7 @@ async fn a_server_whose_ssh_port_opens_without_a_banner_is_replaced() {
 
 #[tokio::test]
 async fn a_server_that_answers_late_is_ready_only_then() {
-    let sky = Settings::default().provider(json!({"bootTimeout": "20s"})).start().await;
+    let sky = Sky::clear().await;
     sky.simulator.fault(json!({"fault": {"type": "ssh", "mode": "late", "after": "2s"}})).await;
     sky.want(1).await;
     let node = sky.ready(1).await.remove(0);

@@ -17,7 +17,7 @@ fn unanswered(effect: bool) -> Vec<Value> {
 
 #[tokio::test]
 async fn a_server_made_without_an_answer_is_adopted() {
-    let sky = Settings::default().provider(json!({"launchTimeout": "20s"})).start().await;
+    let sky = Sky::clear().await;
     for (number, fault) in unanswered(true).into_iter().enumerate() {
         sky.simulator.fault(json!({"call": "create-server", "times": 1, "fault": fault})).await;
         sky.want(u32::try_from(number).unwrap() + 1).await;
@@ -34,7 +34,7 @@ async fn a_server_made_without_an_answer_is_adopted() {
 
 #[tokio::test]
 async fn a_boot_request_without_effect_is_given_up_with_its_record() {
-    let sky = Settings::default().provider(json!({"launchTimeout": "1s"})).start().await;
+    let sky = Settings::default().provider(json!({"launchTimeout": "3s"})).start().await;
     for (number, fault) in unanswered(false).into_iter().enumerate() {
         let before = sky.count("create-server").await;
         sky.simulator.fault(json!({"call": "create-server", "times": 1, "fault": fault})).await;
@@ -48,7 +48,7 @@ async fn a_boot_request_without_effect_is_given_up_with_its_record() {
 
 #[tokio::test]
 async fn a_server_that_appears_late_is_adopted() {
-    let sky = Settings::default().provider(json!({"launchTimeout": "20s"})).start().await;
+    let sky = Sky::clear().await;
     for (number, reply) in ["gateway-timeout", "cut"].into_iter().enumerate() {
         let late = json!({"type": "late", "after": "1500ms", "reply": reply});
         sky.simulator.fault(json!({"call": "create-server", "times": 1, "fault": late})).await;
@@ -74,7 +74,7 @@ async fn one_request_that_makes_two_servers_leaves_one_node() {
 
 #[tokio::test]
 async fn faults_on_many_creates_at_once_double_nothing() {
-    let sky = Settings::default().provider(json!({"maxServers": 12, "launchTimeout": "2s"})).start().await;
+    let sky = Settings::default().provider(json!({"maxServers": 12, "launchTimeout": "4s"})).start().await;
     for (skip, fault) in unanswered(true).into_iter().chain(unanswered(false)).enumerate() {
         sky.simulator.fault(json!({"call": "create-server", "skip": skip % 3, "times": 1, "fault": fault})).await;
     }

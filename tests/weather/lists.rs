@@ -63,19 +63,14 @@ async fn a_cloud_that_cannot_be_listed_is_told_and_left_in_peace() {
     sky.simulator.fault(json!({"call": "list-servers", "fault": {"type": "answer", "status": 503}})).await;
     let told = sky.provider_says(PROVIDER, "Ready", "False", Duration::from_secs(5)).await;
     assert_eq!(told.reason, "CloudUnreachable", "{}", told.message);
-    let pool_wants = 4;
-    sky.want(pool_wants).await;
+    sky.want(4).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(sky.count("create-server").await, 3, "nothing is launched blindly");
     assert_eq!(sky.count("auth").await, logins, "the token still works: nobody logs in again and again");
     sky.simulator.clear_faults().await;
-    sky.ready(4).await;
-    assert!(nodes.iter().all(|uid| sky_has(&nodes, uid)));
+    let now = uids(&sky.ready(4).await);
+    assert!(nodes.iter().all(|uid| now.contains(uid)), "{nodes:?}, then {now:?}");
     sky.end().await;
-}
-
-fn sky_has(nodes: &[String], uid: &String) -> bool {
-    nodes.contains(uid)
 }
 
 #[tokio::test]

@@ -19,7 +19,8 @@ async fn a_provider_that_hangs_delays_no_other() {
     sky.make_provider("hangs", &broken, json!({"maxServers": 5})).await;
     sky.namespace.secret("refuses", &[("clouds.yaml", "clouds: {simulator: {auth: {}}}")]).await;
     sky.make_provider("refuses", &broken, json!({"maxServers": 5})).await;
-    sky.make_pool("stuck", "hangs", json!({"minReady": 2})).await;
+    sky.make_image("elsewhere", &["hangs", "refuses"], &broken).await;
+    sky.make_pool("stuck", "hangs", json!({"image": "elsewhere", "minReady": 2})).await;
     sky.want(3).await;
     sky.ready_within("pool", 3, Duration::from_secs(6)).await;
     sky.request("r", 2).await;
@@ -57,7 +58,7 @@ async fn others_servers_are_counted_and_never_touched() {
 
 #[tokio::test]
 async fn a_server_with_our_name_but_not_our_mark_is_not_adopted() {
-    let sky = Settings::default().provider(json!({"launchTimeout": "2s"})).start().await;
+    let sky = Settings::default().provider(json!({"launchTimeout": "4s"})).start().await;
     sky.simulator.fault(json!({"call": "create-server", "times": 1, "fault": {"type": "cut"}})).await;
     sky.want(1).await;
     let first = eventually(SOON, || async { sky.nodes().await.pop().ok_or_else(|| "no record yet".to_owned()) }).await;

@@ -25,21 +25,6 @@ async fn retry_after_is_obeyed_in_seconds_and_as_a_date() {
 }
 
 #[tokio::test]
-async fn a_burst_that_is_refused_waits_together() {
-    let sky = Sky::clear().await;
-    let fault = json!({"type": "answer", "status": 429, "retryAfter": {"seconds": 3}});
-    // All of the first burst, whatever reaches the cloud of it.
-    sky.simulator.fault(json!({"call": "create-server", "times": 2, "fault": fault})).await;
-    sky.want(5).await;
-    sky.ready(5).await;
-    let creates = sky.calls("create-server").await;
-    let accepted: Vec<_> = creates.iter().filter(|call| call["status"] == 202).collect();
-    assert!(seconds(&creates[0], accepted[0]) >= 3.0, "{creates:?}");
-    // The first after the silence is alone: the others follow when it was accepted.
-    sky.end().await;
-}
-
-#[tokio::test]
 async fn a_quota_that_is_used_up_is_told_and_heals_when_it_is_raised() {
     let sky = Settings::default().cloud("--max-servers=6").start().await;
     sky.simulator.settings(json!({"maxServers": 2})).await;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::{Namespace, Operator, Simulator, SimulatorOptions, eventually};
 
 /// Longer than anything here takes on a busy machine.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(45);
 /// The Provider's name.
 pub const PROVIDER: &str = "cloud";
 /// The Pool's name.
@@ -20,7 +20,7 @@ pub const POOL: &str = "pool";
 
 /// A Provider `cloud` and a Pool `pool` of it, empty at first. What is declared first is dropped first.
 pub struct Sky {
-    pub operator: Operator,
+    _operator: Operator,
     pub simulator: Simulator,
     pub namespace: Namespace,
 }
@@ -29,7 +29,6 @@ pub struct Sky {
 pub struct Settings {
     simulator: Vec<&'static str>,
     provider: Value,
-    pool: Value,
     full_list: &'static str,
 }
 
@@ -37,8 +36,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             simulator: vec!["--boot-time=0s", "--delete-time=0s"],
-            provider: json!({"maxServers": 6, "launchTimeout": "4s", "bootTimeout": "2s", "requestsPerSecond": 1000}),
-            pool: json!({}),
+            provider: json!({"maxServers": 6, "launchTimeout": "20s", "bootTimeout": "20s", "requestsPerSecond": 1000}),
             full_list: "10m",
         }
     }
@@ -59,12 +57,6 @@ impl Settings {
         self
     }
 
-    /// Changes the Pool's spec.
-    pub fn pool(mut self, spec: Value) -> Self {
-        merge(&mut self.pool, spec);
-        self
-    }
-
     /// How often the cloud is listed completely.
     pub fn full_list(mut self, every: &'static str) -> Self {
         self.full_list = every;
@@ -80,10 +72,10 @@ impl Settings {
             Operator::for_namespace(&namespace).arg(format!("--full-list-interval={}", self.full_list)).start();
         operator.ready(SOON).await;
         simulator.secret(&namespace, PROVIDER).await;
-        let sky = Sky { operator, simulator, namespace };
+        let sky = Sky { _operator: operator, simulator, namespace };
         sky.make_provider(PROVIDER, &sky.simulator, self.provider).await;
         sky.make_image("image", &[PROVIDER], &sky.simulator).await;
-        sky.make_pool(POOL, PROVIDER, self.pool).await;
+        sky.make_pool(POOL, PROVIDER, json!({})).await;
         sky.provider_says(PROVIDER, "Ready", "True", SOON).await;
         eventually(SOON, || async {
             let pool: Pool = sky.get(POOL).await;
@@ -177,6 +169,18 @@ impl Sky {
             Err(format!("{ready} of {count} nodes ready: {states:?}"))
         })
         .await
+    }
+
+    /// Waits until there are so many nodes, none of them new to the pool but the last.
+    pub async fn ready_nodes_of(&self, old: &[String], count: usize) {
+        eventually(SOON, || async {
+            let nodes = self.nodes().await;
+            let kept = old.iter().all(|uid| uids(&nodes).contains(uid));
+            assert!(kept, "an old node is gone: {nodes:?}");
+            let done = nodes.iter().filter(|node| node.state() != NodeState::Building).count();
+            if done == count { Ok(()) } else { Err(format!("{done} of {count} nodes")) }
+        })
+        .await;
     }
 
     /// Waits for a condition of a Provider and returns it.
@@ -281,6 +285,8 @@ impl Sky {
     pub async fn end(self) {
         self.simulator.clear_faults().await;
         self.check().await;
+        let gone = self.namespace.kubectl().run(&["delete", "noderequests", "--all", "--wait=false"]).await;
+        assert!(gone.success, "{gone:?}");
         self.namespace.kubectl().delete(&format!("pool/{POOL}")).await;
         eventually(SOON, || async {
             let nodes = self.nodes().await.len();

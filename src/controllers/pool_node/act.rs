@@ -26,8 +26,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// First and longest pause between two deletions of one server.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 const LONGEST_RETRY: Duration = Duration::from_secs(300);
-/// Look-ups that must find nothing before a server that we did not delete counts as gone: one 404 may be a hiccup.
+/// Look-ups that must find nothing before a server counts as gone, and the pause between them: one 404 may be a
+/// hiccup.
 const ENOUGH_NOT_FOUND: u32 = 2;
+const NOT_FOUND_AGAIN: Duration = Duration::from_secs(3);
 /// How long a node that was released for a look is kept.
 const HELD_AFTER_RELEASE: SignedDuration = SignedDuration::from_hours(24);
 /// Re-checks of an idle node that must fail in a row before it is replaced: a lost packet is no lost node.
@@ -322,7 +324,8 @@ fn delete_server(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, force: bo
 fn deletion_answered(runtime: &mut NodeRuntime, answer: Result<(), CloudError>, now: Timestamp) {
     match answer {
         Ok(()) => {
-            runtime.deletion = Deletion::Accepted { at: now };
+            runtime.deletions = runtime.deletions.saturating_add(1);
+            runtime.deletion = Deletion::Accepted { at: now, times: runtime.deletions };
             runtime.deletion_failures = 0;
         }
         // A 404 is the proof, unless the cloud may not know the server yet that it named a moment ago.
@@ -331,7 +334,7 @@ fn deletion_answered(runtime: &mut NodeRuntime, answer: Result<(), CloudError>, 
             runtime.gone =
                 runtime.not_found >= ENOUGH_NOT_FOUND || matches!(runtime.deletion, Deletion::Accepted { .. });
             runtime.looked_up = Some(now);
-            runtime.deletion = Deletion::Accepted { at: now };
+            runtime.deletion = Deletion::Accepted { at: now, times: runtime.deletions.max(1) };
         }
         Err(error) => {
             runtime.deletion_failures = runtime.deletion_failures.saturating_add(1);
@@ -351,7 +354,14 @@ fn look_up(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     with(engine, uid, |runtime| runtime.busy = true);
     let uid = uid.to_owned();
     engine.spawn(async move {
-        let answer = cloud.get_server(&id).await;
+        let mut answer = cloud.get_server(&id).await;
+        for _ in 1..ENOUGH_NOT_FOUND {
+            if !answer.as_ref().is_err_and(|error| error.class == ErrorClass::NotFound) {
+                break;
+            }
+            tokio::time::sleep(NOT_FOUND_AGAIN).await;
+            answer = cloud.get_server(&id).await;
+        }
         move |engine: &mut Engine| looked_up(engine, &provider, &uid, answer)
     });
 }
@@ -364,9 +374,8 @@ fn looked_up(engine: &mut Engine, provider: &Key, uid: &str, answer: Result<crat
         match &answer {
             Ok(_) => runtime.not_found = 0,
             Err(error) if error.class == ErrorClass::NotFound => {
-                runtime.not_found += 1;
-                runtime.gone =
-                    runtime.not_found >= ENOUGH_NOT_FOUND || matches!(runtime.deletion, Deletion::Accepted { .. });
+                runtime.not_found = ENOUGH_NOT_FOUND;
+                runtime.gone = true;
             }
             Err(error) => tracing::warn!(node = %runtime.key, %error, "server could not be looked up"),
         }

@@ -45,7 +45,11 @@ pub fn boot(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
         engine.mark(Mark::Node(uid.to_owned()));
         return;
     };
-    set(engine, uid, |runtime| runtime.boot = Boot::InFlight);
+    let now = engine.now;
+    set(engine, uid, |runtime| {
+        runtime.boot = Boot::InFlight;
+        runtime.sent = Some(now);
+    });
     let client = engine.setup.client.clone();
     let guard = engine.setup.guard.clone();
     let user_data = engine
@@ -161,7 +165,8 @@ fn booted(engine: &mut Engine, node: &Arc<PoolNode>, outcome: Outcome) {
                 runtime.server_id = Some(id);
                 runtime.boot = Boot::Accepted;
             });
-            with_connection(engine, node, |connection| connection.accepted());
+            let sent = engine.runtime.get(&uid).and_then(|runtime| runtime.sent).unwrap_or(now);
+            with_connection(engine, node, |connection| connection.accepted(sent));
         }
         Outcome::NotSent(why) => {
             tracing::warn!(node = %Key::of(&**node), why, "boot request not sent");

@@ -237,7 +237,8 @@ fn status(server: &Server, runtime: &NodeRuntime, now: Timestamp) -> Status {
         ServerStatus::Active => Status::Active { since: runtime.active_since.unwrap_or(now) },
         ServerStatus::Error => Status::Error,
         ServerStatus::SoftDeleted => Status::SoftDeleted,
-        ServerStatus::Other | ServerStatus::Deleting => Status::Stopped,
+        ServerStatus::Deleting => Status::Deleting,
+        ServerStatus::Other => Status::Stopped,
         // UNKNOWN is never taken for gone or broken; DELETED was taken for gone before.
         ServerStatus::Build | ServerStatus::Unknown | ServerStatus::Deleted => Status::Building,
     }

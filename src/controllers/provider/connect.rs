@@ -21,6 +21,9 @@ use crate::cloud::poller::{Poller, SharedView, ViewUpdate};
 use crate::cloud::view::View;
 use crate::cloud::{Cloud, CloudError, ErrorClass, Flavor, Limits};
 
+/// Pause before flavors and limits that could not be read are asked for again.
+const FACTS_AGAIN: Duration = Duration::from_secs(5);
+
 /// Why a Provider is not connected.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -86,7 +89,9 @@ pub fn refresh(engine: &mut Engine, key: &Key, provider: &Arc<Provider>) {
 
 fn connect(engine: &mut Engine, key: Key, provider: Arc<Provider>) {
     let client = engine.setup.client.clone();
-    let known = engine.connections.get(&key).filter(|c| c.error.is_none()).map(|c| c.fingerprint.clone());
+    // A connection whose lists fail heals by itself: another one would forget its servers, its back-pressure and the
+    // silence that the cloud asked for.
+    let known = engine.connections.get(&key).map(|c| c.fingerprint.clone());
     let options = Options {
         requests_per_second: provider.spec.requests_per_second,
         region: provider.spec.region.clone(),
@@ -185,7 +190,8 @@ const fn interface(interface: Interface) -> openstack::Interface {
 }
 
 fn connected(engine: &mut Engine, key: &Key, found: Result<Found, Failure>) {
-    let works = found.is_ok();
+    let failing = engine.connections.get(key).is_some_and(|connection| connection.error.is_some());
+    let works = found.is_ok() && !failing;
     let at = engine.after(reconnect_after(works));
     let now = engine.now;
     let Some(memory) = engine.memory.providers.get_mut(key) else { return };
@@ -319,14 +325,20 @@ fn facts(engine: &mut Engine, key: &Key, flavors: Result<Vec<Flavor>, CloudError
         }
         connection.facts_read = Some(now);
     }
-    let again = if complete { Duration::from_secs(300) } else { Duration::from_secs(5) };
-    if !complete {
-        let at = engine.after(again);
-        engine.connections.get_mut(key).into_iter().for_each(|connection| {
-            connection.facts_read = at.checked_sub(super::connection::FACTS_LAST).ok();
-        });
-    }
+    let again = facts_again(engine, key, complete);
     engine.wake_in(again, Mark::Provider(key.clone()));
     super::mark_users(engine, key);
     engine.mark(Mark::Provider(key.clone()));
+}
+
+/// How long until flavors and limits are read again.
+fn facts_again(engine: &mut Engine, key: &Key, complete: bool) -> Duration {
+    let now = engine.now;
+    let Some(connection) = engine.connections.get_mut(key) else { return FACTS_AGAIN };
+    let last = connection.facts_last();
+    if complete {
+        return Duration::try_from(last).unwrap_or(FACTS_AGAIN);
+    }
+    connection.facts_read = SignedDuration::try_from(FACTS_AGAIN).ok().and_then(|again| now.checked_add(again - last).ok());
+    FACTS_AGAIN
 }

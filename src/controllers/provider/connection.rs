@@ -12,7 +12,7 @@ use crate::api::conditions::reason;
 use crate::api::{FlavorSelector, PoolNode};
 use crate::cloud::poller::PollHandle;
 use crate::cloud::view::ByName;
-use crate::cloud::{Cloud, CloudError, ErrorClass, Flavor, Limits, Ownership, Resources, Server};
+use crate::cloud::{Cloud, CloudError, ErrorClass, Flavor, Limits, Ownership, Resources, Server, Usage};
 use crate::plan::allocation::{Blocked, Gate};
 use crate::plan::pressure::{Answer, Health, Pressure};
 
@@ -20,7 +20,10 @@ use super::super::Clock;
 use super::super::pool_node::server_name;
 
 /// How long flavors and limits are believed.
-pub const FACTS_LAST: SignedDuration = SignedDuration::from_mins(5);
+const FACTS_LAST: SignedDuration = SignedDuration::from_mins(5);
+/// The same while a quota refuses launches, and while one is used up: somebody may raise it.
+const FACTS_LAST_REFUSED: SignedDuration = SignedDuration::from_secs(10);
+const FACTS_LAST_USED_UP: SignedDuration = SignedDuration::from_secs(60);
 /// How many flavors a message names.
 const FLAVORS_NAMED: usize = 10;
 /// How many templates' launch results are remembered.
@@ -45,6 +48,8 @@ pub struct Connection {
     quota: Pressure,
     throttle: Pressure,
     refused: Option<(ErrorClass, String)>,
+    /// When a launch was refused last.
+    refused_at: Option<Timestamp>,
     hosts: HashMap<String, (Pressure, String)>,
     health: HashMap<String, Health>,
 }
@@ -80,6 +85,7 @@ impl Connection {
             quota: Pressure::default(),
             throttle: Pressure::default(),
             refused: None,
+            refused_at: None,
             hosts: HashMap::new(),
             health: HashMap::new(),
         }
@@ -109,7 +115,11 @@ impl Connection {
         let ours = |server: &Arc<Server>| server.ownership.as_ref().is_some_and(|ownership| ownership.record == uid);
         match view.by_name(&server_name(node)) {
             ByName::One(server) => Some(server).filter(ours),
-            ByName::Unknown | ByName::Several(_) => None,
+            // One request that made two: the same one is taken every time, the other is a leak.
+            ByName::Several(servers) => {
+                servers.into_iter().filter(ours).min_by_key(|server| (server.created, server.id.clone()))
+            }
+            ByName::Unknown => None,
         }
     }
 
@@ -174,12 +184,15 @@ impl Connection {
         self.poller.view().read().foreign().resources
     }
 
-    /// A boot request was accepted: the quota has room.
-    pub fn accepted(&mut self) {
+    /// A boot request that was sent then was accepted: the quota has room, unless another was refused since.
+    pub fn accepted(&mut self, sent: Timestamp) {
+        self.list_changes();
+        if self.refused_at.is_some_and(|refused| refused >= sent) {
+            return;
+        }
         self.quota.accepted();
         self.throttle.accepted();
         self.refused = None;
-        self.list_changes();
     }
 
     /// A boot request was not accepted (rule 3).
@@ -195,6 +208,7 @@ impl Connection {
             ErrorClass::Unclear => self.list_changes(),
         }
         if error.class != ErrorClass::Unclear {
+            self.refused_at = Some(now);
             self.refused = Some((error.class, error.message.clone()));
         }
         if error.class == ErrorClass::Quota {
@@ -303,7 +317,18 @@ impl Connection {
 
     /// Whether flavors and limits should be read again.
     pub fn facts_stale(&self, now: Timestamp) -> bool {
-        self.facts_read.is_none_or(|read| now.duration_since(read) >= FACTS_LAST)
+        self.facts_read.is_none_or(|read| now.duration_since(read) >= self.facts_last())
+    }
+
+    /// How long flavors and limits are believed now.
+    pub fn facts_last(&self) -> SignedDuration {
+        let full = |usage: Usage| usage.max.is_some_and(|max| usage.used >= max);
+        let used_up = |limits: Limits| full(limits.instances) || full(limits.cores) || full(limits.ram_mib);
+        match self.limits {
+            _ if self.quota.active() => FACTS_LAST_REFUSED,
+            Some(limits) if used_up(limits) => FACTS_LAST_USED_UP,
+            _ => FACTS_LAST,
+        }
     }
 }
 
