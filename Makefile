@@ -26,7 +26,7 @@ demo-down: ## End the demo
 	@demo/down
 
 ##@ Check it
-.PHONY: test format lint licences unit integration bench advisories
+.PHONY: test format lint licences unit integration chaos bench advisories
 test: format lint licences unit integration ## Everything below up to `integration`: what CI runs
 
 format: ## Formatting is rustfmt's
@@ -50,6 +50,12 @@ integration: ## The real operator against a real kube-apiserver and simulated cl
 	$(call step,integration)
 	cargo test --locked --no-run --test '*'
 	tests/kubernetes/with cargo test --locked --no-fail-fast --test '*' -- --test-threads=$(TEST_THREADS) $(TESTS)
+
+# Seconds of new seeds; `make chaos CHAOS_SEED=7` plays one again.
+CHAOS_SECONDS ?= 600
+chaos: ## Faults, kills and rival leaders by chance, for ten minutes; prints how to replay what failed
+	cargo test --locked --no-run --test crash
+	CHAOS_SECONDS=$(CHAOS_SECONDS) tests/kubernetes/with cargo test --locked --test crash -- --nocapture chaos::
 
 bench: ## The figures of docs/performance.md: release build, real kube-apiserver, simulated cloud
 	tests/kubernetes/with cargo bench --locked --bench performance

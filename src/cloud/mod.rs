@@ -10,6 +10,7 @@ pub mod probe;
 pub mod view;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -183,6 +184,10 @@ pub struct Usage {
     pub used: i64,
 }
 
+/// Asked at the last moment before a request leaves: may it still be sent? A request may wait long for its turn, and
+/// a process may be stopped meanwhile.
+pub type MayStill = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// A request for one server. Not `Debug`: it carries user data.
 #[derive(Clone)]
 pub struct BootRequest {
@@ -208,6 +213,8 @@ pub struct BootRequest {
     pub user_data: Option<SecretString>,
     /// Further metadata, the pool's own.
     pub metadata: BTreeMap<String, String>,
+    /// Whether the right to boot still holds (rule 2).
+    pub may_still: MayStill,
 }
 
 /// A port or a floating IP that may be left behind.

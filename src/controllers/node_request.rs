@@ -49,10 +49,11 @@ pub fn changed(engine: &mut Engine, change: &Change<NodeRequest>) {
     if let (Change::Removed(_), Some(uid)) = (change, request.uid()) {
         engine.memory.requests.gone(uid);
     }
-    let spent = matches!(change, Change::Removed(_))
+    // Served, ended or gone: what becomes of the nodes that carry its claim is decided now.
+    let settled = matches!(change, Change::Removed(_))
         || request.metadata.deletion_timestamp.is_some()
-        || request.status.as_ref().is_some_and(|status| status.state == RequestState::Failed);
-    if spent {
+        || request.status.as_ref().is_some_and(|status| status.state != RequestState::Pending);
+    if settled {
         mark_nodes(engine, &request.uid().unwrap_or_default());
     }
     engine.mark(Mark::Request(key));

@@ -13,7 +13,7 @@ use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::api::PoolNode;
 
@@ -59,6 +59,8 @@ impl From<kube::Error> for WriteError {
 #[derive(Debug)]
 pub struct LaunchPermit {
     uid: String,
+    /// When the record was asked for: it is not older than this.
+    asked: Instant,
 }
 
 impl LaunchPermit {
@@ -66,6 +68,13 @@ impl LaunchPermit {
     #[must_use]
     pub fn uid(&self) -> &str {
         &self.uid
+    }
+
+    /// When it ends. Whoever else acts gives the record up, and its slot to another, when no server of it is there
+    /// after `launch_timeout`; the second half of that time is for the request's own way and for clocks that differ.
+    #[must_use]
+    pub fn good_until(&self, launch_timeout: Duration) -> Instant {
+        self.asked + launch_timeout / 2
     }
 }
 
@@ -79,9 +88,10 @@ async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result
 /// Makes the record of a node. Only a clear 201 gives the permit.
 pub async fn create_node(client: &Client, node: &PoolNode) -> Result<(PoolNode, LaunchPermit), WriteError> {
     let api: Api<PoolNode> = Api::namespaced(client.clone(), &node.namespace().unwrap_or_default());
+    let asked = Instant::now();
     let created = within(api.create(&PostParams::default(), node)).await?;
     let uid = created.uid().ok_or_else(|| WriteError::Unclear("the answer has no uid".to_owned()))?;
-    Ok((created, LaunchPermit { uid }))
+    Ok((created, LaunchPermit { uid, asked }))
 }
 
 /// Makes a record of another kind.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::process::ExitStatusExt;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -13,7 +14,7 @@ use nodepool_operator::api::{DiskImage, NodeRequest, Pool, PoolNode, Provider, P
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Namespace, Operator, OperatorOptions, Proxy, Simulator, SimulatorOptions};
+use crate::support::{Killer, Namespace, Operator, OperatorOptions, Proxy, Simulator, SimulatorOptions};
 
 /// No slot to spare: a server too many is seen at once.
 pub const MAX_SERVERS: usize = 7;
@@ -227,12 +228,14 @@ pub struct Cast<'a> {
     pub operators: Vec<Operator>,
     /// How often one was started again.
     pub restarts: u32,
-    make: Box<dyn Fn(&Stage) -> OperatorOptions + Send + Sync>,
+    /// Kills the one that was started last.
+    pub latest: Arc<Mutex<Killer>>,
 }
 
 impl<'a> Cast<'a> {
     pub fn new(stage: &'a Stage, operators: Vec<Operator>) -> Self {
-        Self { stage, operators, restarts: 0, make: Box::new(Stage::operator) }
+        let killer = operators[0].killer();
+        Self { stage, operators, restarts: 0, latest: Arc::new(Mutex::new(killer)) }
     }
 
     fn revive(&mut self) -> Result<(), String> {
@@ -240,7 +243,9 @@ impl<'a> Cast<'a> {
             match operator.program().exit_status() {
                 None => {}
                 Some(status) if status.signal() == Some(9) => {
-                    *operator = (self.make)(self.stage).start();
+                    let killer = Killer::default();
+                    *self.latest.lock().unwrap() = killer.clone();
+                    *operator = self.stage.operator().killer(killer).start();
                     self.restarts += 1;
                 }
                 Some(status) => return Err(format!("an operator ended by itself: {status}")),

@@ -79,6 +79,7 @@ struct Shared {
     upstream: Mutex<Option<String>>,
     hook: Mutex<Option<Hook>>,
     seen: Mutex<Seen>,
+    lines: Mutex<Vec<Scissors>>,
 }
 
 #[derive(Default)]
@@ -115,8 +116,8 @@ impl Proxy {
     async fn start(client: reqwest::Client, name: fn(&Method, &Uri) -> String, upstream: Option<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (upstream, hook, seen) = (Mutex::new(upstream), Mutex::default(), Mutex::default());
-        let shared = Arc::new(Shared { client, name, upstream, hook, seen });
+        let (upstream, hook, seen, lines) = (Mutex::new(upstream), Mutex::default(), Mutex::default(), Mutex::default());
+        let shared = Arc::new(Shared { client, name, upstream, hook, seen, lines });
         let app = Router::new().fallback(handle).with_state(Arc::clone(&shared));
         let app = app.into_make_service_with_connect_info::<Scissors>();
         let server = tokio::spawn(async move { axum::serve(CuttableListener(listener), app).await.unwrap() });
@@ -141,6 +142,11 @@ impl Proxy {
     /// Forwards everything from now on.
     pub fn clear_hook(&self) {
         *self.shared.hook.lock().unwrap() = None;
+    }
+
+    /// Cuts every connection that is open now, watches in mid-stream included.
+    pub fn cut_all(&self) {
+        std::mem::take(&mut *self.shared.lines.lock().unwrap()).iter().for_each(Scissors::cut);
     }
 
     /// All calls so far, in the order of their arrival.
@@ -215,6 +221,13 @@ pub fn crash_at(point: CrashPoint, killer: Killer) -> Hook {
 }
 
 impl Shared {
+    fn remember(&self, line: &Scissors) {
+        let mut lines = self.lines.lock().unwrap();
+        if !lines.contains(line) {
+            lines.push(line.clone());
+        }
+    }
+
     fn record(&self, method: &Method, uri: &Uri) -> Call {
         let signature = (self.name)(method, uri);
         let mut seen = self.seen.lock().unwrap();
@@ -281,6 +294,7 @@ async fn handle(
     ConnectInfo(line): ConnectInfo<Scissors>,
     request: Request,
 ) -> Response {
+    shared.remember(&line);
     // In a task of its own: when the hook kills the caller, the server drops this handler, and the rest must go on.
     let served = tokio::spawn(async move { shared.serve(request).await });
     match served.await.unwrap() {

@@ -16,7 +16,7 @@ use super::config::CloudConfig;
 use super::discovery::{self, ComputeApi, Document};
 use super::session::{Login, Session};
 use super::transport::{Answer, Failure, Garbage, Request, Transport};
-use crate::cloud::{CloudError, ErrorClass};
+use crate::cloud::{CloudError, ErrorClass, MayStill};
 
 /// Everything below the calls themselves.
 pub(crate) struct Client {
@@ -37,11 +37,13 @@ pub(crate) struct Ask<'a> {
     pub(crate) body: Option<Vec<u8>>,
     /// Nova's microversion 2.x; none is the oldest API.
     pub(crate) microversion: Option<u32>,
+    /// Asked once its turn has come.
+    pub(crate) may_still: Option<MayStill>,
 }
 
 impl<'a> Ask<'a> {
     pub(crate) fn get(call: Call, service: Service, path: &'a [&'a str]) -> Self {
-        Self { call, service, method: Method::GET, path, query: Vec::new(), body: None, microversion: None }
+        Self { call, service, method: Method::GET, path, query: Vec::new(), body: None, microversion: None, may_still: None }
     }
 
     pub(crate) fn delete(call: Call, service: Service, path: &'a [&'a str]) -> Self {
@@ -59,6 +61,11 @@ impl<'a> Ask<'a> {
 
     pub(crate) fn microversion(mut self, minor: Option<u32>) -> Self {
         self.microversion = minor;
+        self
+    }
+
+    pub(crate) fn only_if(mut self, may_still: MayStill) -> Self {
+        self.may_still = Some(may_still);
         self
     }
 }
@@ -144,7 +151,8 @@ impl Client {
         }
         let headers = headers(login, ask)
             .ok_or_else(|| refused(ask.call, ErrorClass::Invalid, "Keystone's token is no header value"))?;
-        Ok(Request { call: ask.call, method: ask.method.clone(), url, headers, body: ask.body.clone() })
+        let (method, body, may_still) = (ask.method.clone(), ask.body.clone(), ask.may_still.clone());
+        Ok(Request { call: ask.call, method, url, headers, body, may_still })
     }
 
     fn endpoint(&self, login: &Login, service: Service, call: Call) -> Result<Url, CloudError> {
@@ -188,7 +196,7 @@ impl Client {
         let ask = Ask::get(Call::Versions, Service::Compute, &[]);
         let headers = headers(login, &ask).unwrap_or_default();
         let url = discovery::document_url(endpoint);
-        let request = Request { call: Call::Versions, method: Method::GET, url, headers, body: None };
+        let request = Request { call: Call::Versions, method: Method::GET, url, headers, body: None, may_still: None };
         let read = |answer: &Answer| Ok(discovery::read_documents(answer).ok());
         match self.transport.exchange(&request, &read).await {
             Ok(documents) => Ok(documents),

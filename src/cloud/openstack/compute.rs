@@ -137,6 +137,7 @@ impl OpenStack {
         let networks = self.network_ids(&request.networks).await?;
         let body = boot_body(request, &networks, minor);
         let ask = Ask::post(Call::CreateServer, Service::Compute, &["servers"], &body).microversion(minor);
+        let ask = ask.only_if(request.may_still.clone());
         let outcome = self.client.ask(ask, booted_id).await;
         if outcome.as_ref().is_err_and(|error| error.class == ErrorClass::Invalid) {
             // Perhaps a network was made anew under its old name.

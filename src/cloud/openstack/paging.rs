@@ -88,7 +88,7 @@ impl Client {
         let mut query = ask.query.clone();
         let mut listed: Option<Listed<T>> = None;
         for _ in 0..MOST_PAGES {
-            let page = Ask { body: None, query: query.clone(), method: ask.method.clone(), ..*ask };
+            let page = Ask { body: None, may_still: None, query: query.clone(), method: ask.method.clone(), ..*ask };
             let read = |answer: &Answer| Ok((answer.json::<P>()?, answer.date()));
             let (page, date) =
                 self.try_ask(&page, &read).await.map_err(|failure| stopped(failure, !seen.is_empty()))?;

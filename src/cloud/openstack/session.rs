@@ -192,6 +192,7 @@ async fn post(config: &CloudConfig, transport: &Transport, generation: u64) -> R
         url: tokens_url(&config.auth_url),
         headers: HeaderMap::new(),
         body: Some(login_body(&config.credentials).to_string().into_bytes()),
+        may_still: None,
     };
     let read = transport.exchange(&request, &read_token).await.map_err(explained)?;
     let (token, answer) = read;

@@ -19,7 +19,7 @@ use super::call::Call;
 use super::config::ConfigError;
 use super::fault;
 use super::limiter::{Limiter, TooLong};
-use crate::cloud::{CloudError, ErrorClass};
+use crate::cloud::{CloudError, ErrorClass, MayStill};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Shorter than the keep-alive of common proxies (5 s and more): a boot request on a connection that the other side
@@ -55,6 +55,7 @@ pub(crate) struct Request {
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Option<Vec<u8>>,
+    pub(crate) may_still: Option<MayStill>,
 }
 
 /// A successful answer, read to its end.
@@ -145,6 +146,9 @@ impl Transport {
     ) -> Result<T, Failure> {
         let call = request.call;
         self.limiter.turn(call.urgent(), call.deadline()).await.map_err(|TooLong { wait }| not_sent(call, wait))?;
+        if request.may_still.as_ref().is_some_and(|may_still| !may_still()) {
+            return Err(too_late(call));
+        }
         let start = Instant::now();
         let outcome = match self.send(request).await {
             Ok((answer, request_id)) => decode(&answer).map_err(|Garbage| Failure {
@@ -290,6 +294,12 @@ fn not_sent(call: Call, wait: Duration) -> Failure {
         retry_after: Some(wait),
         request_id: None,
     })
+}
+
+fn too_late(call: Call) -> Failure {
+    let message = "not sent: it waited for its turn until this process had no right to send it any more".to_owned();
+    let class = ErrorClass::Unavailable;
+    Failure::without_exchange(CloudError { class, call: call.name(), message, retry_after: None, request_id: None })
 }
 
 fn lost(call: Call, message: &str, request_id: Option<String>) -> Failure {

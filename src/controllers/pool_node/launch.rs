@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Client, ResourceExt};
 use secrecy::SecretString;
+use tokio::time::Instant;
 
 use super::super::records::{self, LaunchPermit};
 use super::super::{Engine, Mark};
@@ -14,7 +15,6 @@ use crate::api::conditions::reason;
 use crate::api::pool::UserDataSecretRef;
 use crate::api::{ImageState, PoolNode, ProviderImage};
 use crate::cloud::{BootRequest, Cloud, CloudError, ErrorClass};
-use crate::ops::lease::LeaderGuard;
 
 /// How a boot request ended.
 enum Outcome {
@@ -39,7 +39,7 @@ pub fn adopt_permit(engine: &mut Engine, node: &PoolNode, permit: LaunchPermit) 
 /// Sends the boot request. Consumes the permit: whatever happens now, there is no second one.
 pub fn boot(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     let Some(permit) = engine.runtime.get_mut(uid).and_then(|runtime| runtime.permit.take()) else { return };
-    let Some((cloud, request)) = request(engine, node, uid) else {
+    let Some((cloud, request)) = request(engine, node, &permit) else {
         // The provider is not connected (any more): the record is of no use.
         set(engine, uid, |runtime| runtime.boot = Boot::Never);
         engine.mark(Mark::Node(uid.to_owned()));
@@ -51,21 +51,19 @@ pub fn boot(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
         runtime.sent = Some(now);
     });
     let client = engine.setup.client.clone();
-    let guard = engine.setup.guard.clone();
     let user_data = engine
         .pools
         .get(&Key::of(&**node).sibling(&node.spec.pool))
         .and_then(|pool| pool.spec.user_data_secret_ref.clone());
     let node = Arc::clone(node);
     engine.spawn(async move {
-        let outcome = send(&client, &guard, cloud, &node, request, user_data, permit).await;
+        let outcome = send(&client, cloud, &node, request, user_data, permit).await;
         move |engine: &mut Engine| booted(engine, &node, outcome)
     });
 }
 
 async fn send(
     client: &Client,
-    guard: &LeaderGuard,
     cloud: Arc<dyn Cloud>,
     node: &PoolNode,
     mut request: BootRequest,
@@ -85,8 +83,9 @@ async fn send(
             Err(outcome) => return outcome,
         }
     }
-    if !guard.is_current() {
-        return Outcome::NotSent("this replica does not lead any more".to_owned());
+    // Asked again when the request's turn has come.
+    if !(request.may_still)() {
+        return Outcome::NotSent("this replica does not lead any more, or the right to boot has ended".to_owned());
     }
     let answer = cloud.create_server(&request).await;
     drop(permit);
@@ -126,16 +125,18 @@ const fn invalid(message: String) -> CloudError {
     CloudError { class: ErrorClass::Invalid, call: "userDataSecretRef", message, retry_after: None, request_id: None }
 }
 
-fn request(engine: &Engine, node: &PoolNode, uid: &str) -> Option<(Arc<dyn Cloud>, BootRequest)> {
+fn request(engine: &Engine, node: &PoolNode, permit: &LaunchPermit) -> Option<(Arc<dyn Cloud>, BootRequest)> {
     let key = Key::of(node);
     let provider = engine.providers.get(&key.sibling(&node.spec.provider))?;
     let pool = engine.pools.get(&key.sibling(&node.spec.pool))?;
     let connection = engine.connection_of(node)?;
     let zones = &provider.spec.availability_zones;
     let zone = usize::try_from(node.spec.slot).ok().and_then(|slot| zones.get(slot % zones.len().max(1)));
+    let guard = engine.setup.guard.clone();
+    let until = permit.good_until(provider.spec.launch_timeout.as_std());
     let request = BootRequest {
         name: server_name(node),
-        ownership: connection.ownership(uid),
+        ownership: connection.ownership(permit.uid()),
         image_id: node.spec.image_id.clone(),
         flavor_id: node.spec.flavor_id.clone(),
         networks: provider.spec.networks.clone(),
@@ -145,6 +146,7 @@ fn request(engine: &Engine, node: &PoolNode, uid: &str) -> Option<(Arc<dyn Cloud
         config_drive: provider.spec.config_drive,
         user_data: None,
         metadata: pool.spec.metadata.clone(),
+        may_still: Arc::new(move || guard.is_current() && Instant::now() < until),
     };
     Some((connection.cloud(), request))
 }

@@ -17,7 +17,7 @@ use super::index::{Change, Key};
 use super::runtime::NodeRuntime;
 use super::{Engine, Mark, pool, provider};
 use crate::api::pool_node::OnRelease;
-use crate::api::{ANNOTATION_LAUNCHED_BY, NodeState, PoolNode, RequestState};
+use crate::api::{ANNOTATION_LAUNCHED_BY, NodeRequest, NodeState, PoolNode, RequestState};
 use crate::cloud::{Server, ServerStatus};
 use crate::plan;
 use crate::plan::node::{Boot, Claim, Decision, Hold, Observation, Probe, Sighting, State, Status};
@@ -258,10 +258,21 @@ fn standing(engine: &Engine, node: &PoolNode) -> Claim {
         None => engine.memory.requests.proven_gone(&claim.uid),
     };
     match (ended, claim.on_release) {
+        // Claimed by two leaders at once, beyond what the request asked for: nobody was ever told of this node.
+        (false, _) if live.is_some_and(|request| surplus(request, node)) => Claim::Released,
         (false, _) => Claim::Live,
         (true, OnRelease::Delete) => Claim::Released,
         (true, OnRelease::Hold) => Claim::ReleasedToHold,
     }
+}
+
+/// Whether a request was served without this node, though the node carries its claim. What a request was served with
+/// is written once, together with `Fulfilled`, and never changes.
+fn surplus(request: &NodeRequest, node: &PoolNode) -> bool {
+    let name = node.name_any();
+    request.status.as_ref().is_some_and(|status| {
+        status.state == RequestState::Fulfilled && !status.nodes.iter().any(|assigned| assigned.pool_node == name)
+    })
 }
 
 /// The probe that a re-check starts from.

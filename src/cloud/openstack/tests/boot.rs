@@ -198,3 +198,11 @@ async fn a_long_retry_after_is_told_and_nothing_is_sent() {
     assert!(error.retry_after.unwrap() > Duration::from_secs(100));
     assert_eq!(fake.seen().len(), before);
 }
+
+#[tokio::test]
+async fn what_lost_its_right_while_it_waited_is_not_sent() {
+    let fake = Fake::start(|_| None);
+    let request = BootRequest { may_still: std::sync::Arc::new(|| false), ..boot("n") };
+    let error = cloud(&fake).create_server(&request).await.unwrap_err();
+    assert_eq!((error.class, fake.count("POST", SERVERS)), (ErrorClass::Unavailable, 0), "{error}");
+}

@@ -62,6 +62,7 @@ fn boot(name: &str) -> BootRequest {
         config_drive: None,
         user_data: None,
         metadata: Default::default(),
+        may_still: std::sync::Arc::new(|| true),
     }
 }
 

@@ -5,10 +5,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
 
+#[path = "crash/chaos.rs"]
 mod chaos;
+#[path = "crash/kills.rs"]
 mod kills;
+#[path = "crash/leaders.rs"]
 mod leaders;
+#[path = "crash/outages.rs"]
 mod outages;
+#[path = "crash/story.rs"]
 mod story;
-#[path = "../support/mod.rs"]
 mod support;
