@@ -478,7 +478,7 @@ fn wrong_images(scene: &Scene) -> Vec<Row> {
     let url = json!({"url": {
         "url": "https://example.org/x.qcow2", "checksum": {"algorithm": "sha256", "value": digest}, "format": "qcow2",
     }});
-    let job = json!({"job": {"template": {"spec": {"containers": []}}, "output": "/x/image.qcow2", "format": "qcow2"}});
+    let job = json!({"job": {"template": {"spec": {"containers": [{"name": "build", "image": "x"}]}}, "output": "/x/image.qcow2", "format": "qcow2"}});
     let refresh = |name, refresh: Value, says: &str| {
         wrong(name, "UpToDate", "good", json!({"refresh": refresh}), "InvalidConfiguration", says)
     };
