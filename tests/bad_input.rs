@@ -79,3 +79,27 @@ async fn the_samples_are_accepted() {
     assert!(said.success, "{}", said.stderr);
     assert!(said.stdout.lines().count() >= 6, "{}", said.stdout);
 }
+
+/// Every manifest of the documentation, as a reader would paste it.
+fn examples(text: &str) -> impl Iterator<Item = &str> {
+    let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.filter(|block| block.starts_with("apiVersion:"))
+}
+
+#[tokio::test]
+async fn the_examples_of_the_documentation_are_accepted() {
+    let namespace = Namespace::new().await;
+    let kubectl = namespace.kubectl();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<_> = std::fs::read_dir(root.join("docs")).unwrap().map(|file| file.unwrap().path()).collect();
+    files.push(root.join("README.md"));
+    let mut seen = 0;
+    for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "md")) {
+        for example in examples(&std::fs::read_to_string(file).unwrap()) {
+            let said = kubectl.run_with_input(&["apply", "--dry-run=server", "-f", "-"], example).await;
+            assert!(said.success, "{}: {}\n{example}", file.display(), said.stderr);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 7, "only {seen} examples were found");
+}

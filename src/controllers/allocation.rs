@@ -226,7 +226,8 @@ fn one_pool(
 /// How long a pool waits for all its Providers before the ones that are there take everything.
 const SETTLE: jiff::SignedDuration = jiff::SignedDuration::from_secs(3);
 
-fn settling(engine: &Engine, provider: &Key) -> bool {
+/// Whether a Provider was met a moment ago and may be listed any moment.
+pub fn settling(engine: &Engine, provider: &Key) -> bool {
     let Some(memory) = engine.memory.providers.get(provider) else { return false };
     let fresh = memory.met.is_some_and(|met| engine.now.duration_since(met) < SETTLE);
     fresh && memory.failure.is_none() && !memory.listed

@@ -170,6 +170,15 @@ fn available(engine: &Engine, key: &Key, pool: &Pool, status: &PoolStatus) -> De
         let message = format!("create the Provider {}, or correct spec.providers", missing.name);
         return Desired::no(AVAILABLE, reason::PROVIDER_NOT_FOUND, message);
     }
+    if let Some(offer) =
+        pool.spec.providers.iter().find(|offer| allocation::settling(engine, &key.sibling(&offer.name)))
+    {
+        return Desired::no(
+            AVAILABLE,
+            reason::PROVIDER_NOT_READY,
+            format!("the Provider {} is being connected", offer.name),
+        );
+    }
     match engine.memory.allocation.blocked.get(key) {
         Some(blocked) => Desired::no(AVAILABLE, blocked.reason, blocked.message.clone()),
         None => Desired::no(AVAILABLE, reason::LAUNCHING, "nodes are being launched"),

@@ -136,6 +136,8 @@ pub(crate) struct Tunable {
     pub soft_delete: bool,
     /// Catalogue URLs to answer with instead of the right ones, by service type.
     pub catalog_urls: BTreeMap<String, String>,
+    /// Interfaces of every service in the catalogue.
+    pub catalog_interfaces: Vec<String>,
 }
 
 impl Tunable {
@@ -159,6 +161,7 @@ impl Tunable {
             min_microversion: 1,
             soft_delete: false,
             catalog_urls: BTreeMap::new(),
+            catalog_interfaces: ["public", "internal", "admin"].map(str::to_owned).to_vec(),
         }
     }
 }

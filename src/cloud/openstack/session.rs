@@ -228,8 +228,10 @@ fn explained(failure: Failure) -> CloudError {
     match failure.status {
         Some(401) => {
             let told = error.message;
-            let sentence = format!("Keystone refuses the credentials; correct them in clouds.yaml: {told}");
-            error.message = sentence.chars().take(256).collect();
+            error.message = format!("Keystone refuses the credentials; correct them in clouds.yaml: {told}")
+                .chars()
+                .take(256)
+                .collect();
         }
         Some(404) => error.message = "no Keystone v3 answers at `auth_url`: correct it in clouds.yaml".to_owned(),
         _ => {}

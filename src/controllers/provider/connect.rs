@@ -162,7 +162,12 @@ pub fn explained(error: &CloudError) -> Failure {
         ErrorClass::Unavailable | ErrorClass::Unclear => reason::CLOUD_UNREACHABLE,
     };
     let request_id = error.request_id.clone();
-    Failure { request_id, ..Failure::new(reason, format!("{}: {}", error.call, error.message)) }
+    let message = match error.class {
+        // What a person must mend is said without the call that met it first.
+        ErrorClass::Auth | ErrorClass::NotFound | ErrorClass::Invalid => error.message.clone(),
+        _ => format!("{}: {}", error.call, error.message),
+    };
+    Failure { request_id, ..Failure::new(reason, message) }
 }
 
 fn fingerprint(provider: &Provider, clouds: &[u8], authority: Option<&[u8]>) -> String {

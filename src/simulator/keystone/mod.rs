@@ -236,9 +236,11 @@ fn catalog(world: &World) -> Value {
                 "interface": interface, "region": world.fixed.region, "region_id": world.fixed.region, "url": url,
             })
         };
+        let endpoints: Vec<Value> =
+            world.tunable.catalog_interfaces.iter().map(|interface| endpoint(interface)).collect();
         json!({
             "id": seeded_id(&format!("service/{kind}")).simple().to_string(), "type": kind, "name": name,
-            "endpoints": [endpoint("public"), endpoint("internal"), endpoint("admin")],
+            "endpoints": endpoints,
         })
     };
     services.into_iter().map(entry).collect()

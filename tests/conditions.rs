@@ -1,0 +1,664 @@
+//! What admission cannot know becomes a condition within seconds, says what to write instead, heals by itself when
+//! that is written, and delays nobody else (rules 13, 15); and no secret of all this is ever shown (rule 16).
+//!
+//! One operator and one simulated cloud serve all rows of the table at once, beside one healthy pool. What admission
+//! does know is `tests/bad_input.rs`.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
+
+mod support;
+
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use kube::Api;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::{Value, json};
+use support::{Namespace, Operator, Simulator, SimulatorOptions, eventually};
+use tokio::time::Instant;
+
+/// Until a condition tells what is wrong; the promise of rule 15.
+const WITHIN: Duration = Duration::from_secs(5);
+/// Until it is gone again after the correction. What only another try can tell waits for the next one.
+const HEALED_WITHIN: Duration = Duration::from_secs(40);
+/// Rows that start at once: as many people as do something at the same moment.
+const AT_ONCE: usize = 6;
+
+/// Words that stand in the credentials and the user data, and must never be seen anywhere else.
+const PASSWORD: &str = "canary-password-Zk4wq";
+const WRONG: &str = "canary-wrong-R8sdu";
+const USER_DATA: &str = "canary-userdata-Tn3vb";
+
+/// One mistake, what is said about it, and what mends it.
+struct Row {
+    name: &'static str,
+    mistake: Vec<Value>,
+    /// Kind, name and condition of the object that tells.
+    told: (&'static str, String, &'static str),
+    reason: &'static str,
+    /// What the message must hold: the thing to correct, in the user's words.
+    says: String,
+    correction: Vec<Value>,
+    /// Kind, name and condition that must become True.
+    healed: (&'static str, String, &'static str),
+}
+
+fn ours(kind: &str, name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "nodepool.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+}
+
+fn secret(name: &str, data: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data})
+}
+
+fn merged(mut into: Value, from: Value) -> Value {
+    for (key, value) in from.as_object().unwrap() {
+        into[key] = value.clone();
+    }
+    into
+}
+
+/// The world of all rows: a good Secret, Provider, DiskImage and Pool, each named `good`.
+struct Scene {
+    namespace: Namespace,
+    simulator: Simulator,
+    port: u64,
+}
+
+impl Scene {
+    fn provider(&self, name: &str, secret: &str, rest: Value) -> Value {
+        let cloud = json!({"secretRef": {"name": secret}, "cloudName": self.simulator.cloud_name()});
+        let spec = json!({
+            "cloud": cloud, "maxServers": 2, "requestsPerSecond": 1000, "launchTimeout": "10s", "bootTimeout": "5s",
+        });
+        ours("Provider", name, merged(spec, rest))
+    }
+
+    fn image(&self, name: &str, provider: &str, rest: Value) -> Value {
+        let spec = json!({
+            "providers": [provider], "source": {"existing": {"name": "debian-13"}},
+            "login": {"username": "debian", "port": self.port},
+        });
+        ours("DiskImage", name, merged(spec, rest))
+    }
+
+    fn pool(&self, name: &str, provider: &str, rest: Value) -> Value {
+        let spec = json!({
+            "image": "good", "flavor": {"name": "small"}, "providers": [{"name": provider}], "minReady": 1,
+        });
+        ours("Pool", name, merged(spec, rest))
+    }
+
+    /// As `kubectl apply --server-side` does.
+    async fn apply(&self, object: &Value) {
+        let (group, version) = object["apiVersion"].as_str().unwrap().split_once('/').unwrap_or(("", "v1"));
+        let kind = GroupVersionKind::gvk(group, version, object["kind"].as_str().unwrap());
+        let resource = ApiResource::from_gvk(&kind);
+        let api = Api::<DynamicObject>::namespaced_with(self.namespace.client(), self.namespace.name(), &resource);
+        let parameters = PatchParams::apply("somebody").force();
+        let name = object["metadata"]["name"].as_str().unwrap();
+        if let Err(error) = api.patch(name, &parameters, &Patch::Apply(object)).await {
+            panic!("{object}: {error}");
+        }
+    }
+
+    async fn apply_all(&self, objects: &[Value]) {
+        for object in objects {
+            self.apply(object).await;
+        }
+    }
+
+    async fn condition(&self, (kind, name, condition): &(&str, String, &str)) -> Result<Value, String> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("nodepool.dev", "v1alpha1", kind));
+        let api = Api::<DynamicObject>::namespaced_with(self.namespace.client(), self.namespace.name(), &resource);
+        let object = api.get(name).await.map_err(|error| error.to_string())?;
+        let conditions = object.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let found = conditions.iter().find(|found| found["type"] == *condition).cloned();
+        let found = found.ok_or_else(|| format!("no condition {condition}: {conditions:?}"))?;
+        if found["observedGeneration"] == object.metadata.generation.unwrap_or_default() {
+            Ok(found)
+        } else {
+            Err(format!("not yet observed: {found}"))
+        }
+    }
+
+    async fn wait(
+        &self,
+        row: &str,
+        told: &(&'static str, String, &'static str),
+        within: Duration,
+        status: &str,
+    ) -> Value {
+        eventually(within, || async move {
+            match self.condition(told).await? {
+                found if found["status"] == status => Ok(found),
+                other => Err(format!("{row}: {told:?} is not {status}: {other}")),
+            }
+        })
+        .await
+    }
+
+    /// What is wrong with how a mistake is told, and how long that took.
+    async fn make_mistake(&self, row: &Row) -> (Duration, Option<String>) {
+        self.apply_all(&row.mistake).await;
+        let start = Instant::now();
+        let mut last = String::new();
+        while start.elapsed() < WITHIN {
+            match self.condition(&row.told).await {
+                Ok(found) if found["status"] == "False" && found["reason"] == row.reason => {
+                    let message = found["message"].as_str().unwrap();
+                    println!("{}: {}: {message}", row.name, row.reason);
+                    if message.contains(&row.says) {
+                        return (start.elapsed(), None);
+                    }
+                    last = found.to_string();
+                }
+                Ok(other) => last = other.to_string(),
+                Err(why) => last = why,
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let wanted = format!("{:?} False {} … {} …", row.told, row.reason, row.says);
+        (start.elapsed(), Some(format!("{}:\n  is     {last}\n  wanted {wanted}", row.name)))
+    }
+
+    async fn correct(&self, row: &Row) {
+        self.apply_all(&row.correction).await;
+        self.wait(row.name, &row.healed, HEALED_WITHIN, "True").await;
+    }
+}
+
+fn clouds(auth_url: &str, password: &str, rest: &str) -> Value {
+    json!({"clouds.yaml": format!(
+        "clouds:\n  simulator:\n    auth:\n      auth_url: {auth_url}\n      username: simulator\n      password: \
+         {password}\n      project_name: simulator\n      user_domain_name: Default\n      project_domain_name: \
+         Default\n{rest}"
+    )})
+}
+
+/// A Provider whose Secret is wrong, and the Secret that mends it.
+fn wrong_secret(scene: &Scene, name: &'static str, data: Option<Value>, reason: &'static str, says: &str) -> Row {
+    let id = name.replace(' ', "-");
+    let mut mistake = vec![scene.provider(&id, &id, json!({}))];
+    mistake.splice(0..0, data.map(|data| secret(&id, data)));
+    let good = secret(&id, clouds(scene.simulator.url(), PASSWORD, ""));
+    Row {
+        name,
+        mistake,
+        told: ("Provider", id.clone(), "Ready"),
+        reason,
+        says: says.to_owned(),
+        correction: vec![good],
+        healed: ("Provider", id, "Ready"),
+    }
+}
+
+fn wrong_secrets(scene: &Scene) -> Vec<Row> {
+    let url = scene.simulator.url();
+    let good = clouds(url, PASSWORD, "");
+    let wrong = |name, data, reason, says| wrong_secret(scene, name, data, reason, says);
+    let yaml = |text: &str| Some(json!({"clouds.yaml": text}));
+    vec![
+        wrong(
+            "secret is missing",
+            None,
+            "SecretNotFound",
+            "create the Secret secret-is-missing with the key clouds.yaml",
+        ),
+        wrong(
+            "secret has another key",
+            Some(json!({"config": "x"})),
+            "SecretInvalid",
+            "add the key clouds.yaml to the Secret secret-has-another-key",
+        ),
+        wrong(
+            "secret is no yaml",
+            yaml(&format!("clouds:\n  simulator:\n    auth: {{password: {WRONG}\n  x")),
+            "SecretInvalid",
+            "clouds.yaml cannot be read (line",
+        ),
+        wrong(
+            "secret has no auth",
+            yaml("clouds: {simulator: {region_name: RegionOne}}"),
+            "SecretInvalid",
+            "add an `auth` section to the cloud simulator",
+        ),
+        wrong(
+            "secret has no auth url",
+            yaml(&format!("clouds: {{simulator: {{auth: {{username: x, password: {WRONG}, project_name: x}}}}}}")),
+            "SecretInvalid",
+            "`auth.auth_url` is missing",
+        ),
+        wrong("password is wrong", Some(clouds(url, WRONG, "")), "AuthenticationFailed", "correct them in clouds.yaml"),
+        wrong(
+            "application credential is wrong",
+            yaml(&format!(
+                "clouds: {{simulator: {{auth_type: v3applicationcredential, auth: {{auth_url: '{url}', \
+                 application_credential_id: nobody, application_credential_secret: {WRONG}}}}}}}"
+            )),
+            "AuthenticationFailed",
+            "correct them in clouds.yaml",
+        ),
+        wrong(
+            "cloud is away",
+            Some(clouds("http://127.0.0.1:1/identity/v3", PASSWORD, "")),
+            "CloudUnreachable",
+            "127.0.0.1 refuses the connection",
+        ),
+        wrong(
+            "auth url is not keystone",
+            Some(clouds(&url.replace("/identity", "/nothing"), PASSWORD, "")),
+            "InvalidConfiguration",
+            "no Keystone v3 answers at `auth_url`: correct it in clouds.yaml",
+        ),
+        wrong(
+            "authority is no certificate",
+            Some(merged(good.clone(), json!({"cacert": "not a certificate"}))),
+            "SecretInvalid",
+            "`cacert` must hold PEM certificates",
+        ),
+        wrong(
+            "certificates are not to be verified",
+            Some(clouds(url, PASSWORD, "    verify: false\n")),
+            "SecretInvalid",
+            "put the cloud's CA under the key `cacert` of the Secret",
+        ),
+        wrong(
+            "secret names an unknown interface",
+            Some(clouds(url, PASSWORD, "    interface: outside\n")),
+            "SecretInvalid",
+            "`interface` must be public, internal or admin",
+        ),
+    ]
+}
+
+fn wrong_providers(scene: &Scene) -> Vec<Row> {
+    let wrong = |name: &'static str, rest: Value, reason, says: &str, right: Value| {
+        let id = name.replace(' ', "-");
+        Row {
+            name,
+            mistake: vec![scene.provider(&id, "good", rest)],
+            told: ("Provider", id.clone(), "Ready"),
+            reason,
+            says: says.to_owned(),
+            correction: vec![scene.provider(&id, "good", right)],
+            healed: ("Provider", id, "Ready"),
+        }
+    };
+    vec![
+        wrong(
+            "cloud name is unknown",
+            json!({"cloud": {"secretRef": {"name": "good"}, "cloudName": "typo"}}),
+            "SecretInvalid",
+            "clouds.yaml has no cloud named typo; set spec.cloud.cloudName to one of: simulator",
+            json!({}),
+        ),
+        wrong(
+            "region is unknown",
+            json!({"region": "RegionTwo"}),
+            "EndpointNotFound",
+            "in region RegionTwo; set region to one of: RegionOne",
+            json!({"region": "RegionOne"}),
+        ),
+        wrong(
+            "interface is not offered",
+            json!({"interface": "admin"}),
+            "EndpointNotFound",
+            "no admin endpoint; set interface to one of: internal, public",
+            json!({"interface": "internal"}),
+        ),
+    ]
+}
+
+/// A pool on a Provider of its own that launches nothing, and the Provider that mends it.
+fn idle_pools(scene: &Scene) -> Vec<Row> {
+    let wrong = |name: &'static str, rest: Value, reason, says: &str| {
+        let id = name.replace(' ', "-");
+        let image = scene.image(&id, &id, json!({}));
+        let pool = scene.pool(&id, &id, json!({"image": id}));
+        Row {
+            name,
+            mistake: vec![scene.provider(&id, "good", rest), image, pool],
+            told: ("Pool", id.clone(), "Available"),
+            reason,
+            says: says.to_owned(),
+            correction: vec![scene.provider(&id, "good", json!({}))],
+            healed: ("Pool", id, "Available"),
+        }
+    };
+    vec![
+        wrong("provider may have no servers", json!({"maxServers": 0}), "AtCapacity", "maxServers is 0"),
+        wrong("provider is paused", json!({"paused": true}), "Paused", "is paused"),
+        wrong(
+            "provider is unusable",
+            json!({"region": "RegionTwo"}),
+            "ProviderNotReady",
+            "set region to one of: RegionOne",
+        ),
+    ]
+}
+
+/// A pool on the good Provider that is wrong by itself.
+fn wrong_pools(scene: &Scene) -> Vec<Row> {
+    let wrong = |name: &'static str, rest: Value, reason, says: &str, correction: Option<Value>| {
+        let id = name.replace(' ', "-");
+        Row {
+            name,
+            mistake: vec![scene.pool(&id, "good", rest)],
+            told: ("Pool", id.clone(), "Available"),
+            reason,
+            says: says.to_owned(),
+            correction: vec![correction.unwrap_or_else(|| scene.pool(&id, "good", json!({})))],
+            healed: ("Pool", id, "Available"),
+        }
+    };
+    vec![
+        wrong(
+            "image is missing",
+            json!({"image": "nowhere"}),
+            "DiskImageNotFound",
+            "create the DiskImage nowhere, or correct spec.image",
+            None,
+        ),
+        wrong(
+            "image is for others",
+            json!({"image": "others"}),
+            "ImageNotReady",
+            "add good to spec.providers of the DiskImage others",
+            None,
+        ),
+        wrong(
+            "pool provider is missing",
+            json!({"providers": [{"name": "nowhere"}]}),
+            "ProviderNotFound",
+            "create the Provider nowhere, or correct spec.providers",
+            None,
+        ),
+        wrong(
+            "flavor is unknown",
+            json!({"flavor": {"name": "huge"}}),
+            "FlavorNotFound",
+            "no flavor named huge; correct spec.flavor: it has tiny, small, medium, large",
+            None,
+        ),
+        wrong(
+            "memory is too much",
+            json!({"flavor": {"minRam": "900Ti"}}),
+            "FlavorNotFound",
+            "no flavor with at least 900Ti of memory; correct spec.flavor: it has tiny, small",
+            None,
+        ),
+        wrong(
+            "flavor filter fits nothing",
+            json!({"flavor": {"minRam": "1Gi", "nameFilter": "gpu"}}),
+            "FlavorNotFound",
+            "no flavor with gpu in its name",
+            None,
+        ),
+        wrong("pool is paused", json!({"paused": true}), "Paused", "while paused is true", None),
+    ]
+}
+
+/// Pools whose boots the cloud refuses, each on a Provider of its own: the launches mostly fail, and the pool says why.
+fn refused_boots(scene: &Scene) -> Vec<Row> {
+    let wrong = |name: &'static str, rest: Value, says: &str| {
+        let id = name.replace(' ', "-");
+        let image = scene.image(&id, &id, json!({}));
+        let pool = scene.pool(&id, &id, json!({"image": id}));
+        Row {
+            name,
+            mistake: vec![scene.provider(&id, "good", rest), image, pool],
+            told: ("Pool", id.clone(), "LaunchHealthy"),
+            reason: "LaunchesFailing",
+            says: says.to_owned(),
+            correction: vec![scene.provider(&id, "good", json!({}))],
+            healed: ("Pool", id, "Available"),
+        }
+    };
+    let user_data = |name: &'static str, wrong: Option<Value>, says: &str| {
+        let id = name.replace(' ', "-");
+        let mut mistake = vec![scene.pool(&id, "good", json!({"userDataSecretRef": {"name": id}}))];
+        mistake.splice(0..0, wrong.map(|data| secret(&id, data)));
+        Row {
+            name,
+            mistake,
+            told: ("Pool", id.clone(), "LaunchHealthy"),
+            reason: "LaunchesFailing",
+            says: says.to_owned(),
+            correction: vec![secret(&id, json!({"userData": USER_DATA}))],
+            healed: ("Pool", id, "LaunchHealthy"),
+        }
+    };
+    vec![
+        wrong(
+            "network is unknown",
+            json!({"networks": ["nowhere"]}),
+            "named nowhere; correct networks of the Provider",
+        ),
+        wrong("key pair is unknown", json!({"keyPair": "nobody"}), "correct keyPair of the Provider"),
+        wrong(
+            "security group is unknown",
+            json!({"securityGroups": ["strangers"]}),
+            "Security group strangers not found",
+        ),
+        wrong("zone is unknown", json!({"availabilityZones": ["moon"]}), "correct availabilityZones of the Provider"),
+        user_data("user data is missing", None, "create the Secret user-data-is-missing with the key userData"),
+        user_data(
+            "user data has another key",
+            Some(json!({"other": USER_DATA})),
+            "add the key userData to the Secret user-data-has-another-key",
+        ),
+    ]
+}
+
+fn wrong_images(scene: &Scene) -> Vec<Row> {
+    let wrong = |name: &'static str, condition, provider: &str, rest: Value, reason, says: &str| {
+        let id = name.replace(' ', "-");
+        Row {
+            name,
+            mistake: vec![scene.image(&id, provider, rest)],
+            told: ("DiskImage", id.clone(), condition),
+            reason,
+            says: says.to_owned(),
+            correction: vec![scene.image(&id, "good", json!({}))],
+            healed: ("DiskImage", id, condition),
+        }
+    };
+    let source = |name, source: Value, says: &str| {
+        wrong(name, "Available", "good", json!({"source": source}), "InvalidConfiguration", says)
+    };
+    let existing = |name, selector: Value, says: &str| {
+        wrong(name, "Available", "good", json!({"source": {"existing": selector}}), "ImageNotFound", says)
+    };
+    let snapshot = json!({"snapshot": {
+        "baseImage": {"name": "debian-13"}, "flavor": {"name": "small"}, "login": {"username": "debian"}, "setup": "true",
+    }});
+    let digest = "0".repeat(64);
+    let url = json!({"url": {
+        "url": "https://example.org/x.qcow2", "checksum": {"algorithm": "sha256", "value": digest}, "format": "qcow2",
+    }});
+    let job = json!({"job": {"template": {"spec": {"containers": [{"name": "build", "image": "x"}]}}, "output": "/x/image.qcow2", "format": "qcow2"}});
+    let refresh = |name, refresh: Value, says: &str| {
+        wrong(name, "UpToDate", "good", json!({"refresh": refresh}), "InvalidConfiguration", says)
+    };
+    vec![
+        wrong(
+            "image provider is missing",
+            "Available",
+            "nowhere",
+            json!({}),
+            "ProviderNotFound",
+            "create the Provider nowhere, or correct spec.providers",
+        ),
+        existing(
+            "image name is unknown",
+            json!({"name": "debian-99"}),
+            "no active image named debian-99; correct spec.source.existing",
+        ),
+        existing(
+            "image id is unknown",
+            json!({"id": "11111111-2222-3333-4444-555555555555"}),
+            "no active image with the id 11111111-2222-3333-4444-555555555555; correct spec.source.existing",
+        ),
+        source("snapshots come later", snapshot, "write spec.source.existing"),
+        source("downloads come later", url, "write spec.source.existing"),
+        source("jobs come later", job, "write spec.source.existing"),
+        refresh(
+            "schedule never comes",
+            json!({"schedule": "0 0 31 2 *"}),
+            "never comes; check the day of month against the month",
+        ),
+        refresh("time zone is unknown", json!({"timeZone": "Mars/Olympus"}), "write a name of the IANA list"),
+    ]
+}
+
+fn waiting_requests(scene: &Scene) -> Vec<Row> {
+    let nodes = |pools: &[&str]| -> Value {
+        pools.iter().map(|pool| json!({"name": format!("of-{pool}"), "pool": pool})).collect()
+    };
+    let wrong = |name: &'static str, before: Vec<Value>, pools: &[&str], reason, says: &str, correction: Value| {
+        let id = name.replace(' ', "-");
+        let request = ours("NodeRequest", &id, json!({"nodes": nodes(pools)}));
+        Row {
+            name,
+            mistake: before.into_iter().chain([request]).collect(),
+            told: ("NodeRequest", id.clone(), "Fulfilled"),
+            reason,
+            says: says.to_owned(),
+            correction: vec![correction],
+            healed: ("NodeRequest", id, "Fulfilled"),
+        }
+    };
+    let none = json!({"minReady": 0});
+    let apart = [scene.provider("apart", "good", json!({})), scene.image("apart", "apart", json!({}))];
+    let alone = scene.pool("alone", "apart", json!({"minReady": 0, "image": "apart"}));
+    let both = json!({"minReady": 0, "image": "both", "providers": [{"name": "apart"}, {"name": "good"}]});
+    let image = scene.image("both", "apart", json!({"providers": ["apart", "good"]}));
+    vec![
+        wrong(
+            "requested pool is missing",
+            Vec::new(),
+            &["later"],
+            "PoolNotFound",
+            "create the Pool later",
+            scene.pool("later", "good", none.clone()),
+        ),
+        wrong(
+            "requested pools share no provider",
+            apart.into_iter().chain([image, alone, scene.pool("here", "good", none)]).collect(),
+            &["alone", "here"],
+            "NoCommonProvider",
+            "set spread: true or choose pools of one provider",
+            scene.pool("alone", "apart", both),
+        ),
+    ]
+}
+
+/// A cloud behind a certificate of an authority that nobody knows.
+async fn unknown_authority(scene: &Scene) -> (Simulator, Row) {
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let write = |name: &str, text: String| {
+        let path = directory.join(format!("{}-{name}", scene.namespace.name()));
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let certificate = write("certificate.pem", certified.cert.pem());
+    let key = write("key.pem", certified.signing_key.serialize_pem());
+    let simulator = SimulatorOptions::default()
+        .arg(format!("--password={PASSWORD}"))
+        .arg(format!("--tls-certificate={certificate}"))
+        .arg(format!("--tls-key={key}"))
+        .start()
+        .await;
+    let url = simulator.url().replace("127.0.0.1", "localhost");
+    let (name, id) = ("authority is unknown", "authority-is-unknown".to_owned());
+    let data = clouds(&url, PASSWORD, "");
+    let row = Row {
+        name,
+        mistake: vec![secret(&id, data.clone()), scene.provider(&id, &id, json!({}))],
+        told: ("Provider", id.clone(), "Ready"),
+        reason: "InvalidConfiguration",
+        says: "put the authority's PEM under the key `cacert` of the Secret".to_owned(),
+        correction: vec![secret(&id, merged(data, json!({"cacert": certified.cert.pem()})))],
+        healed: ("Provider", id, "Ready"),
+    };
+    (simulator, row)
+}
+
+async fn scene() -> (Scene, Operator) {
+    let namespace = Namespace::new().await;
+    let args = ["--boot-time=0s", "--delete-time=0s", "--max-servers=-1"].map(str::to_owned);
+    let options = SimulatorOptions::default().arg(format!("--password={PASSWORD}"));
+    let simulator = args.into_iter().fold(options, SimulatorOptions::arg).start().await;
+    simulator.settings(json!({"catalogInterfaces": ["public", "internal"]})).await;
+    let port = simulator.state().await["sshPort"].as_u64().unwrap();
+    let scene = Scene { namespace, simulator, port };
+    let good = [
+        secret("good", json!({"clouds.yaml": scene.simulator.clouds_yaml()})),
+        scene.provider("good", "good", json!({"maxServers": 100})),
+        scene.image("good", "good", json!({})),
+        scene.image("others", "good", json!({"providers": ["somebody-elses"]})),
+        scene.pool("good", "good", json!({})),
+    ];
+    scene.apply_all(&good).await;
+    let operator = Operator::for_namespace(&scene.namespace).log_filter("debug").start();
+    operator.ready(Duration::from_secs(10)).await;
+    (scene, operator)
+}
+
+#[tokio::test]
+async fn every_mistake_is_told_within_seconds_and_heals_when_corrected() {
+    let (scene, operator) = scene().await;
+    let healthy = ("Pool", "good".to_owned(), "Available");
+    let before = scene.wait("good", &healthy, HEALED_WITHIN, "True").await;
+
+    let (_secured, row) = unknown_authority(&scene).await;
+    let mut rows = vec![row];
+    rows.extend(wrong_secrets(&scene));
+    rows.extend(wrong_providers(&scene));
+    rows.extend(idle_pools(&scene));
+    rows.extend(wrong_pools(&scene));
+    rows.extend(refused_boots(&scene));
+    rows.extend(wrong_images(&scene));
+    rows.extend(waiting_requests(&scene));
+    assert!(rows.len() >= 40, "{} rows are left", rows.len());
+
+    let told = stream::iter(&rows).map(|row| scene.make_mistake(row)).buffer_unordered(AT_ONCE);
+    let told: Vec<(Duration, Option<String>)> = told.collect().await;
+    let slowest = told.iter().map(|(took, _)| *took).max().unwrap();
+    let complaints: Vec<String> = told.into_iter().filter_map(|(_, complaint)| complaint).collect();
+    assert!(complaints.is_empty(), "{} of {}:\n{}", complaints.len(), rows.len(), complaints.join("\n"));
+
+    // All of them are wrong at once now, and the good pool did not even blink; it still does what it is told.
+    let after = scene.condition(&healthy).await.unwrap();
+    assert_eq!(after["lastTransitionTime"], before["lastTransitionTime"], "{after}");
+    scene.apply(&scene.pool("good", "good", json!({"minReady": 3}))).await;
+    scene.wait("good", &healthy, WITHIN, "True").await;
+
+    stream::iter(&rows).for_each_concurrent(rows.len(), |row| scene.correct(row)).await;
+    println!("{} mistakes were told, the slowest after {slowest:?}, and healed", rows.len());
+    no_secret_is_shown(&scene, &operator).await;
+}
+
+/// Whatever was written, logged, counted or told about all this, no secret is in it (rule 16).
+async fn no_secret_is_shown(scene: &Scene, operator: &Operator) {
+    use base64::Engine as _;
+    let kubectl = scene.namespace.kubectl();
+    let mut shown = vec![("log", operator.log()), ("metrics", operator.metrics().await)];
+    for what in ["nodepool", "events", "events.events.k8s.io", "leases,configmaps"] {
+        shown.push((what, kubectl.run(&["get", what, "--output=yaml", "--show-managed-fields"]).await.ok().unwrap()));
+    }
+    assert!(shown.iter().all(|(_, text)| text.len() > 100), "nothing was looked at");
+    let mut secrets: Vec<String> = [PASSWORD, WRONG, USER_DATA].map(str::to_owned).to_vec();
+    secrets.extend(secrets.clone().iter().map(|secret| base64::engine::general_purpose::STANDARD.encode(secret)));
+    // What every token of the simulated Keystone begins with.
+    secrets.push("gAAAAAB".to_owned());
+    for (place, text) in &shown {
+        for secret in &secrets {
+            let line = text.lines().find(|line| line.contains(secret.as_str()));
+            assert!(line.is_none(), "a secret is in {place}: {}", line.unwrap_or_default());
+        }
+    }
+}
