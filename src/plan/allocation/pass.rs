@@ -14,6 +14,8 @@ pub(super) struct Pass<'w> {
     pub(super) room: Room<'w>,
     pub(super) stock: Stock,
     pub(super) steps: Vec<Step>,
+    /// By pool: nodes that requests wait for without setting any aside. They are no surplus, but anybody may have them.
+    pub(super) awaited: Vec<u32>,
 }
 
 impl<'w> Pass<'w> {
@@ -22,7 +24,7 @@ impl<'w> Pass<'w> {
         let offers = Offers::of(world);
         let room = Room::of(world, &offers);
         let stock = Stock::of(world, &offers);
-        Self { world, offers, room, stock, steps: Vec::new() }
+        Self { world, offers, room, stock, steps: Vec::new(), awaited: vec![0; world.pools.len()] }
     }
 
     /// Creates one node of the pool at one of its offers, if that fits.
@@ -30,6 +32,13 @@ impl<'w> Pass<'w> {
         let Some((provider, slot)) = self.room.take(pool, offer) else { return false };
         self.steps.push(Step::Create { provider, slot, pool });
         true
+    }
+
+    /// Notes that so many nodes of a pool are waited for, and not set aside.
+    pub(super) fn await_nodes(&mut self, pool: usize, count: u32) {
+        if let Some(awaited) = self.awaited.get_mut(pool) {
+            *awaited = awaited.saturating_add(count);
+        }
     }
 
     /// Gives a ready node to a request.

@@ -132,7 +132,7 @@ fn demand(index: usize, request: &Request, rank: u32, taken: &[usize], world: &W
     for entry in &request.entries {
         let pool = entry.pool.clone()?;
         if world.pools.get(pool).is_none() {
-            return Err(Blocked { reason: reasons::NOT_FOUND, message: "a pool of it does not exist".to_owned() });
+            return Err(Blocked { reason: reasons::NO_POOL, message: "a pool of it does not exist".to_owned() });
         }
         demand.entries.push((pool, entry.count));
     }
@@ -167,6 +167,13 @@ impl Demand {
                 let Some(node) = take(pass, pool) else { break };
                 pass.claim(node, self.index, entry);
             }
+        }
+    }
+
+    /// Leaves what is there to others, but lets nobody call it too much.
+    pub(super) fn stand_aside(&self, pass: &mut Pass<'_>) {
+        for need in &self.needs {
+            pass.await_nodes(need.pool, need.left);
         }
     }
 

@@ -179,12 +179,12 @@ impl Why<'_> {
     pub(super) fn blocked(&self) -> Blocked {
         let (reason, message) = match self {
             Why::PoolPaused(pool) => (reasons::PAUSED, format!("pool {} is paused", pool.name)),
-            Why::PoolDeleting(pool) => (reasons::DELETING, format!("pool {} is being deleted", pool.name)),
+            Why::PoolDeleting(pool) => (reasons::DRAINING, format!("pool {} is being deleted", pool.name)),
             Why::ProviderDeleting(provider) => {
-                (reasons::DELETING, format!("provider {} is being deleted", provider.name))
+                (reasons::DRAINING, format!("provider {} is being deleted", provider.name))
             }
             Why::Nowhere(pool) => {
-                (reasons::NOT_FOUND, format!("pool {} names a provider that does not exist", pool.name))
+                (reasons::NO_PROVIDER, format!("pool {} names a provider that does not exist", pool.name))
             }
             Why::Told(blocked) | Why::Probing(blocked) => return (*blocked).clone(),
             Why::PoolFull(pool, nodes) => {

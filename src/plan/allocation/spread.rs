@@ -34,6 +34,8 @@ pub(super) fn serve(pass: &mut Pass<'_>, demand: &Demand, short: &mut Vec<Short>
             for need in &needs {
                 gather(pass, need, demand.rank);
             }
+        } else {
+            demand.stand_aside(pass);
         }
         return Outcome::Waiting(obstacle.blocked);
     }

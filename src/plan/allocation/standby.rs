@@ -176,7 +176,7 @@ fn why_unmet(pass: &Pass<'_>, index: usize) -> Option<Blocked> {
         }
     }
     let messages: Vec<String> = told.iter().map(|blocked| blocked.message.clone()).collect();
-    let reason = told.first().map_or(super::reasons::NOT_FOUND, |blocked| blocked.reason);
+    let reason = told.first().map_or(super::reasons::NO_PROVIDER, |blocked| blocked.reason);
     let message = if messages.is_empty() { format!("pool {} has no provider", pool.name) } else { few(&messages) };
     Some(Blocked { reason, message })
 }

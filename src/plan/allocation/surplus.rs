@@ -1,6 +1,6 @@
 //! What there is too much of: nodes of pools and providers that are going away, and idle nodes beyond `minReady`.
 //!
-//! It never touches a node that a request has set aside, nor one whose creation is not answered yet.
+//! It never touches a node that a request has set aside or waits for, nor one whose creation is not answered yet.
 
 use std::cmp::Reverse;
 
@@ -18,7 +18,8 @@ pub(super) fn trim(pass: &mut Pass<'_>) {
         if pool.paused || pool.draining {
             continue;
         }
-        let excess = pass.stock.free(index).saturating_sub(pool.min_ready);
+        let awaited = pass.awaited.get(index).copied().unwrap_or(0);
+        let excess = pass.stock.free(index).saturating_sub(pool.min_ready).saturating_sub(awaited);
         if excess == 0 {
             continue;
         }

@@ -55,7 +55,10 @@ pub(super) fn serve(pass: &mut Pass<'_>, demand: &Demand, short: &mut Vec<Short>
     }
     match best {
         Some(candidate) => settle(pass, demand, &candidate, short),
-        None if too_much.is_empty() => no_provider(pass, demand),
+        None if too_much.is_empty() => {
+            demand.stand_aside(pass);
+            no_provider(pass, demand)
+        }
         None => Outcome::Impossible(Blocked {
             reason: reasons::EXCEEDS_CAPACITY,
             message: format!("it can never be served on one provider: {}", few(&too_much)),
@@ -218,6 +221,8 @@ fn settle(pass: &mut Pass<'_>, demand: &Demand, candidate: &Candidate<'_>, short
         (Class::Blocked, Some(obstacle)) => {
             if obstacle.passes_with_time() {
                 gather(pass, demand, candidate);
+            } else {
+                demand.stand_aside(pass);
             }
             Outcome::Waiting(obstacle.blocked())
         }

@@ -199,11 +199,11 @@ fn what_somebody_must_mend_is_waited_for_and_holds_up_nobody() {
         ("LaunchesFail", |world| world.pools[0].offers[0].gate = Gate::Closed(blocked("LaunchesFail"))),
         ("InvalidConfiguration", |world| world.providers[0].gate = Gate::Closed(blocked("InvalidConfiguration"))),
         (PAUSED, |world| world.pools[0].paused = true),
-        (DELETING, |world| world.pools[0].draining = true),
-        (DELETING, |world| world.providers[0].draining = true),
+        (DRAINING, |world| world.pools[0].draining = true),
+        (DRAINING, |world| world.providers[0].draining = true),
         (NO_COMMON_PROVIDER, |world| world.pools[0].offers.clear()),
-        (NOT_FOUND, |world| world.requests[0].entries[0].pool = Err(blocked(NOT_FOUND))),
-        (NOT_FOUND, |world| world.requests[0].entries[0].pool = Ok(99)),
+        (NO_POOL, |world| world.requests[0].entries[0].pool = Err(blocked(NO_POOL))),
+        (NO_POOL, |world| world.requests[0].entries[0].pool = Ok(99)),
     ];
     for spread in [false, true] {
         for (reason, change) in cases {
@@ -507,4 +507,31 @@ fn a_node_is_not_taken_from_what_is_going_away() {
         assert_eq!(claims(&plan), []);
         assert_eq!(condemned(&plan), [(0, Condemnation::Drained)]);
     }
+}
+
+#[test]
+fn what_a_stuck_request_waits_for_is_no_surplus() {
+    for spread in [false, true] {
+        let mut lab = Lab::providers(&[5]);
+        let x = lab.pool(0, &[0]);
+        lab.nodes(x, 0, NodeState::Building, 3);
+        let request = lab.request(&[(x, 4)]);
+        lab.world.requests[request].spread = spread;
+        lab.world.providers[0].gate = Gate::Closed(blocked("ProviderNotReady"));
+        assert!(lab.plan().steps.is_empty(), "it was made for the request, and is wanted again soon");
+        lab.world.requests[request].entries[0].count = 9;
+        assert!(is_impossible(&lab.plan(), request));
+        assert_eq!(condemned(&lab.plan()).len(), 3);
+    }
+}
+
+#[test]
+fn a_waiting_request_that_no_longer_fits_is_refused() {
+    let mut lab = Lab::providers(&[4]);
+    let x = lab.pool(0, &[0]);
+    lab.nodes(x, 0, NodeState::Claimed, 2);
+    let request = lab.request(&[(x, 3)]);
+    assert_eq!(waits(&lab.plan(), request), (1, AT_CAPACITY));
+    lab.world.providers[0].max_servers = 2;
+    assert!(is_impossible(&lab.plan(), request));
 }

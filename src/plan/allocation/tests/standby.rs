@@ -51,9 +51,9 @@ fn what_keeps_a_pool_below_is_said() {
         ("NoValidHost", "because", |world| world.pools[0].offers[0].gate = Gate::Closed(blocked("NoValidHost"))),
         ("RateLimited", "because", |world| world.providers[0].gate = Gate::Closed(blocked("RateLimited"))),
         (PAUSED, "pool ns/pool-0 is paused", |world| world.pools[0].paused = true),
-        (DELETING, "provider ns/a is being deleted", |world| world.providers[0].draining = true),
-        (NOT_FOUND, "pool ns/pool-0 has no provider", |world| world.pools[0].offers.clear()),
-        (NOT_FOUND, "names a provider that does not exist", |world| world.pools[0].offers[0].provider = 9),
+        (DRAINING, "provider ns/a is being deleted", |world| world.providers[0].draining = true),
+        (NO_PROVIDER, "pool ns/pool-0 has no provider", |world| world.pools[0].offers.clear()),
+        (NO_PROVIDER, "names a provider that does not exist", |world| world.pools[0].offers[0].provider = 9),
     ];
     for (reason, sentence, change) in cases {
         let mut lab = Lab::providers(&[10]);
@@ -234,4 +234,11 @@ fn who_waited_is_served_first_and_the_memory_ends() {
     assert_eq!(creates(&second), [(other, 0)]);
     lab.world.providers[0].max_servers = 2;
     assert!(allocate(&lab.world, &second.fairness).fairness.waits.is_empty());
+}
+
+#[test]
+fn one_node_on_each_of_two_full_providers() {
+    let mut lab = Lab::providers(&[1, 1]);
+    let x = lab.pool(2, &[0, 1]);
+    assert_eq!(creates(&lab.plan()), [(x, 0), (x, 1)]);
 }
