@@ -116,6 +116,8 @@ pub mod reason {
     pub const WAIT_TIMEOUT: &str = "WaitTimeout";
     /// `activeDeadline` passed.
     pub const ACTIVE_DEADLINE_EXCEEDED: &str = "ActiveDeadlineExceeded";
+    /// The pools of the request share no Provider; set `spread: true`, or offer the pools on one.
+    pub const NO_COMMON_PROVIDER: &str = "NoCommonProvider";
     /// Something of ours in the cloud had no record any more; it was deleted.
     pub const LEAK_FOUND: &str = "LeakFound";
     /// Nothing is collected; the message says why and what to do.
