@@ -14,7 +14,7 @@ pub const NO_PROVIDER: &str = reason::PROVIDER_NOT_FOUND;
 /// A request names a pool that does not exist.
 pub const NO_POOL: &str = reason::POOL_NOT_FOUND;
 /// The pools of a request share no provider, and the request does not allow a spread.
-pub const NO_COMMON_PROVIDER: &str = "NoCommonProvider";
+pub const NO_COMMON_PROVIDER: &str = reason::NO_COMMON_PROVIDER;
 /// Somebody paused it.
 pub const PAUSED: &str = reason::PAUSED;
 /// It is being deleted.
