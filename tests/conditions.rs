@@ -14,6 +14,7 @@ use futures::{StreamExt, stream};
 use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
+use nodepool_operator::plan::allocation::reasons::{AT_CAPACITY, NO_COMMON_PROVIDER};
 use serde_json::{Value, json};
 use support::{Namespace, Operator, Simulator, SimulatorOptions, eventually};
 use tokio::time::Instant;
@@ -33,6 +34,8 @@ const USER_DATA: &str = "canary-userdata-Tn3vb";
 /// One mistake, what is said about it, and what mends it.
 struct Row {
     name: &'static str,
+    /// What is there and works before; the DiskImage among it becomes Available first.
+    before: Vec<Value>,
     mistake: Vec<Value>,
     /// Kind, name and condition of the object that tells.
     told: (&'static str, String, &'static str),
@@ -141,6 +144,11 @@ impl Scene {
 
     /// What is wrong with how a mistake is told, and how long that took.
     async fn make_mistake(&self, row: &Row) -> (Duration, Option<String>) {
+        self.apply_all(&row.before).await;
+        for image in row.before.iter().filter(|object| object["kind"] == "DiskImage") {
+            let name = image["metadata"]["name"].as_str().unwrap().to_owned();
+            self.wait(row.name, &("DiskImage", name, "Available"), HEALED_WITHIN, "True").await;
+        }
         self.apply_all(&row.mistake).await;
         let start = Instant::now();
         let mut last = String::new();
@@ -185,6 +193,7 @@ fn wrong_secret(scene: &Scene, name: &'static str, data: Option<Value>, reason: 
     let good = secret(&id, clouds(scene.simulator.url(), PASSWORD, ""));
     Row {
         name,
+        before: Vec::new(),
         mistake,
         told: ("Provider", id.clone(), "Ready"),
         reason,
@@ -248,7 +257,7 @@ fn wrong_secrets(scene: &Scene) -> Vec<Row> {
         ),
         wrong(
             "auth url is not keystone",
-            Some(clouds(&url.replace("/identity", "/nothing"), PASSWORD, "")),
+            Some(clouds(&url.replace("/identity", "/simulator"), PASSWORD, "")),
             "InvalidConfiguration",
             "no Keystone v3 answers at `auth_url`: correct it in clouds.yaml",
         ),
@@ -278,6 +287,7 @@ fn wrong_providers(scene: &Scene) -> Vec<Row> {
         let id = name.replace(' ', "-");
         Row {
             name,
+            before: Vec::new(),
             mistake: vec![scene.provider(&id, "good", rest)],
             told: ("Provider", id.clone(), "Ready"),
             reason,
@@ -319,6 +329,7 @@ fn idle_pools(scene: &Scene) -> Vec<Row> {
         let pool = scene.pool(&id, &id, json!({"image": id}));
         Row {
             name,
+            before: Vec::new(),
             mistake: vec![scene.provider(&id, "good", rest), image, pool],
             told: ("Pool", id.clone(), "Available"),
             reason,
@@ -328,7 +339,7 @@ fn idle_pools(scene: &Scene) -> Vec<Row> {
         }
     };
     vec![
-        wrong("provider may have no servers", json!({"maxServers": 0}), "AtCapacity", "maxServers is 0"),
+        wrong("provider may have no servers", json!({"maxServers": 0}), AT_CAPACITY, "maxServers is 0"),
         wrong("provider is paused", json!({"paused": true}), "Paused", "is paused"),
         wrong(
             "provider is unusable",
@@ -345,6 +356,7 @@ fn wrong_pools(scene: &Scene) -> Vec<Row> {
         let id = name.replace(' ', "-");
         Row {
             name,
+            before: Vec::new(),
             mistake: vec![scene.pool(&id, "good", rest)],
             told: ("Pool", id.clone(), "Available"),
             reason,
@@ -406,14 +418,16 @@ fn refused_boots(scene: &Scene) -> Vec<Row> {
         let id = name.replace(' ', "-");
         let image = scene.image(&id, &id, json!({}));
         let pool = scene.pool(&id, &id, json!({"image": id}));
+        let healed = ("Pool", id.clone(), "Available");
         Row {
             name,
-            mistake: vec![scene.provider(&id, "good", rest), image, pool],
+            before: vec![scene.provider(&id, "good", rest), image],
+            mistake: vec![pool],
             told: ("Pool", id.clone(), "LaunchHealthy"),
             reason: "LaunchesFailing",
             says: says.to_owned(),
             correction: vec![scene.provider(&id, "good", json!({}))],
-            healed: ("Pool", id, "Available"),
+            healed,
         }
     };
     let user_data = |name: &'static str, wrong: Option<Value>, says: &str| {
@@ -422,6 +436,7 @@ fn refused_boots(scene: &Scene) -> Vec<Row> {
         mistake.splice(0..0, wrong.map(|data| secret(&id, data)));
         Row {
             name,
+            before: Vec::new(),
             mistake,
             told: ("Pool", id.clone(), "LaunchHealthy"),
             reason: "LaunchesFailing",
@@ -457,6 +472,7 @@ fn wrong_images(scene: &Scene) -> Vec<Row> {
         let id = name.replace(' ', "-");
         Row {
             name,
+            before: Vec::new(),
             mistake: vec![scene.image(&id, provider, rest)],
             told: ("DiskImage", id.clone(), condition),
             reason,
@@ -522,7 +538,8 @@ fn waiting_requests(scene: &Scene) -> Vec<Row> {
         let request = ours("NodeRequest", &id, json!({"nodes": nodes(pools)}));
         Row {
             name,
-            mistake: before.into_iter().chain([request]).collect(),
+            before,
+            mistake: vec![request],
             told: ("NodeRequest", id.clone(), "Fulfilled"),
             reason,
             says: says.to_owned(),
@@ -548,7 +565,7 @@ fn waiting_requests(scene: &Scene) -> Vec<Row> {
             "requested pools share no provider",
             apart.into_iter().chain([image, alone, scene.pool("here", "good", none)]).collect(),
             &["alone", "here"],
-            "NoCommonProvider",
+            NO_COMMON_PROVIDER,
             "set spread: true or choose pools of one provider",
             scene.pool("alone", "apart", both),
         ),
@@ -577,6 +594,7 @@ async fn unknown_authority(scene: &Scene) -> (Simulator, Row) {
     let data = clouds(&url, PASSWORD, "");
     let row = Row {
         name,
+        before: Vec::new(),
         mistake: vec![secret(&id, data.clone()), scene.provider(&id, &id, json!({}))],
         told: ("Provider", id.clone(), "Ready"),
         reason: "InvalidConfiguration",

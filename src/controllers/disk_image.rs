@@ -385,7 +385,7 @@ fn conditions_of(engine: &Engine, key: &Key, image: &DiskImage, providers: &[Dis
         None if providers.iter().all(|status| status.current.is_some()) => {
             Desired::yes(UP_TO_DATE, reason::AS_EXPECTED, "")
         }
-        None => Desired::no(UP_TO_DATE, reason::NOT_YET_KNOWN, "the image is being looked for"),
+        None => Desired::unknown(UP_TO_DATE, reason::NOT_YET_KNOWN, "the image is being looked for"),
     };
     let progressing = if image.spec.suspend {
         Desired::no(PROGRESSING, reason::PAUSED, "nothing new is looked for while suspend is true")
@@ -416,7 +416,7 @@ fn available(engine: &Engine, key: &Key, providers: &[DiskImageProviderStatus]) 
         let message = format!("the Provider {} is not connected; its condition Ready tells why", missing.name);
         return Desired::no(AVAILABLE, reason::PROVIDER_NOT_READY, message);
     }
-    Desired::no(AVAILABLE, reason::NOT_YET_KNOWN, format!("the image is being looked for on {}", missing.name))
+    Desired::unknown(AVAILABLE, reason::NOT_YET_KNOWN, format!("the image is being looked for on {}", missing.name))
 }
 
 /// The ages of the current versions, for the metrics.

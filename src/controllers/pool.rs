@@ -170,14 +170,8 @@ fn available(engine: &Engine, key: &Key, pool: &Pool, status: &PoolStatus) -> De
         let message = format!("create the Provider {}, or correct spec.providers", missing.name);
         return Desired::no(AVAILABLE, reason::PROVIDER_NOT_FOUND, message);
     }
-    if let Some(offer) =
-        pool.spec.providers.iter().find(|offer| allocation::settling(engine, &key.sibling(&offer.name)))
-    {
-        return Desired::no(
-            AVAILABLE,
-            reason::PROVIDER_NOT_READY,
-            format!("the Provider {} is being connected", offer.name),
-        );
+    if let Some(message) = connecting(engine, key, pool) {
+        return Desired::unknown(AVAILABLE, reason::NOT_YET_KNOWN, message);
     }
     match engine.memory.allocation.blocked.get(key) {
         Some(blocked) => Desired::no(AVAILABLE, blocked.reason, blocked.message.clone()),
@@ -185,15 +179,32 @@ fn available(engine: &Engine, key: &Key, pool: &Pool, status: &PoolStatus) -> De
     }
 }
 
+/// At the start a pool waits for its Providers for a moment.
+fn connecting(engine: &Engine, key: &Key, pool: &Pool) -> Option<String> {
+    let fresh = |name: &str| allocation::settling(engine, &key.sibling(name));
+    let offer = pool.spec.providers.iter().find(|offer| fresh(&offer.name))?;
+    Some(format!("the Provider {} is being connected", offer.name))
+}
+
 fn progressing(engine: &Engine, key: &Key, pool: &Pool, status: &PoolStatus) -> Desired {
     let outdated = status.total - status.updated - status.deleting;
     if pool.spec.paused {
         return Desired::no(PROGRESSING, reason::PAUSED, "nothing is launched or replaced while paused is true");
     }
-    if let Some(blocked) =
-        engine.memory.allocation.blocked.get(key).filter(|_| status.ready + status.building < pool.spec.min_ready)
-    {
-        return Desired::yes(PROGRESSING, reason::WAITING_FOR_CAPACITY, blocked.message.clone());
+    let short = status.ready + status.building < pool.spec.min_ready;
+    if let Some(message) = connecting(engine, key, pool).filter(|_| short) {
+        return Desired::yes(PROGRESSING, reason::LAUNCHING, message);
+    }
+    if let Some(blocked) = engine.memory.allocation.blocked.get(key).filter(|_| short) {
+        let message = blocked.message.clone();
+        // Nothing goes on before a person has done what the message says.
+        let stuck =
+            [reason::FLAVOR_NOT_FOUND, reason::DISK_IMAGE_NOT_FOUND, reason::PROVIDER_NOT_FOUND, reason::PAUSED];
+        return if stuck.contains(&blocked.reason) {
+            Desired::no(PROGRESSING, blocked.reason, message)
+        } else {
+            Desired::yes(PROGRESSING, reason::WAITING_FOR_CAPACITY, message)
+        };
     }
     if status.building > 0 {
         return Desired::yes(PROGRESSING, reason::LAUNCHING, "nodes are being launched");
