@@ -215,7 +215,7 @@ fn one_pool(
         max_ready_age: record.spec.max_ready_age.map(crate::api::Duration::as_std),
         // Just started: a Provider that is being connected takes its share of the pool a moment later.
         paused: record.spec.paused
-            || record.spec.providers.iter().any(|offer| settling(engine, &key.sibling(&offer.name))),
+            || record.spec.providers.iter().any(|offer| settling(engine, key, record, &key.sibling(&offer.name))),
         draining: record.metadata.deletion_timestamp.is_some(),
         rolling: record.spec.update.strategy == UpdateStrategy::Rolling,
         max_unavailable: positive(record.spec.update.max_unavailable),
@@ -224,13 +224,17 @@ fn one_pool(
 }
 
 /// How long a pool waits for all its Providers before the ones that are there take everything.
-const SETTLE: jiff::SignedDuration = jiff::SignedDuration::from_secs(3);
+const SETTLE: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
 
-/// Whether a Provider was met a moment ago and may be listed any moment.
-pub fn settling(engine: &Engine, provider: &Key) -> bool {
+/// Whether a Provider was met a moment ago, and may offer what the pool boots any moment.
+pub fn settling(engine: &Engine, pool: &Key, record: &Pool, provider: &Key) -> bool {
     let Some(memory) = engine.memory.providers.get(provider) else { return false };
     let fresh = memory.met.is_some_and(|met| engine.now.duration_since(met) < SETTLE);
-    fresh && memory.failure.is_none() && !memory.listed
+    let wanting = || match template(engine, pool, record, provider) {
+        Err(blocked) => [reason::PROVIDER_NOT_READY, reason::IMAGE_NOT_READY].contains(&blocked.reason),
+        Ok(_) => false,
+    };
+    fresh && memory.failure.is_none() && (!memory.listed || wanting())
 }
 
 const fn cost(flavor: &Flavor) -> Resources {

@@ -181,7 +181,7 @@ fn available(engine: &Engine, key: &Key, pool: &Pool, status: &PoolStatus) -> De
 
 /// At the start a pool waits for its Providers for a moment.
 fn connecting(engine: &Engine, key: &Key, pool: &Pool) -> Option<String> {
-    let fresh = |name: &str| allocation::settling(engine, &key.sibling(name));
+    let fresh = |name: &str| allocation::settling(engine, key, pool, &key.sibling(name));
     let offer = pool.spec.providers.iter().find(|offer| fresh(&offer.name))?;
     Some(format!("the Provider {} is being connected", offer.name))
 }

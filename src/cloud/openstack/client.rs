@@ -43,7 +43,16 @@ pub(crate) struct Ask<'a> {
 
 impl<'a> Ask<'a> {
     pub(crate) fn get(call: Call, service: Service, path: &'a [&'a str]) -> Self {
-        Self { call, service, method: Method::GET, path, query: Vec::new(), body: None, microversion: None, may_still: None }
+        Self {
+            call,
+            service,
+            method: Method::GET,
+            path,
+            query: Vec::new(),
+            body: None,
+            microversion: None,
+            may_still: None,
+        }
     }
 
     pub(crate) fn delete(call: Call, service: Service, path: &'a [&'a str]) -> Self {

@@ -344,6 +344,7 @@ fn facts_again(engine: &mut Engine, key: &Key, complete: bool) -> Duration {
     if complete {
         return Duration::try_from(last).unwrap_or(FACTS_AGAIN);
     }
-    connection.facts_read = SignedDuration::try_from(FACTS_AGAIN).ok().and_then(|again| now.checked_add(again - last).ok());
+    connection.facts_read =
+        SignedDuration::try_from(FACTS_AGAIN).ok().and_then(|again| now.checked_add(again - last).ok());
     FACTS_AGAIN
 }
