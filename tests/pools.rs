@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kube::ResourceExt;
-use nodepool_operator::api::{DiskImage, NodeState, Pool, PoolNode, Provider};
+use nodepool_operator::api::{DiskImage, NodeState, Pool, PoolNode, Provider, ProviderImage};
 use russh::client::{self, Handler};
 use russh::keys::PublicKeyOrCertificate;
 use serde_json::{Value, json};
@@ -75,7 +75,10 @@ impl Handler for Seen {
 async fn a_ready_node_records_the_keys_of_a_real_handshake() {
     let world = World::one_cloud(1).await;
     world.pool("small", 1, json!({})).await;
-    let status = world.pool_ready("small", 1).await[0].status.clone().unwrap();
+    let node = world.pool_ready("small", 1).await.remove(0);
+    let said = world.namespace.kubectl().wait("condition=Ready", &format!("poolnode/{}", node.name_any()), 5).await;
+    assert!(said.success, "{}", said.stderr);
+    let status = node.status.unwrap();
     let seen = Arc::new(Mutex::new(None));
     let address = (status.address.clone().unwrap(), u16::try_from(status.port.unwrap()).unwrap());
     let session = client::connect(Arc::new(client::Config::default()), address, Seen(Arc::clone(&seen))).await.unwrap();
@@ -91,28 +94,22 @@ async fn a_ready_node_records_the_keys_of_a_real_handshake() {
 
 #[tokio::test]
 async fn two_pools_share_a_provider_that_is_too_small_for_both() {
-    let world = World::one_cloud(4).await;
-    let image = world.clouds[0].settings(json!({"bootTime": "0s"})).await;
-    assert_eq!(image["bootTime"], "0s");
-    let pool = |name: &str| {
-        json!({"apiVersion": "nodepool.dev/v1alpha1", "kind": "Pool", "metadata": {"name": name}, "spec": {
-            "image": "debian-13", "flavor": {"name": "small"}, "providers": [{"name": "a"}], "minReady": 4,
-        }})
-    };
-    // One call, so that neither is served before the other is there.
-    world
-        .namespace
-        .kubectl()
-        .apply_json(&json!({"apiVersion": "v1", "kind": "List", "items": [pool("one"), pool("two")]}))
-        .await;
+    let world = World::builder().cloud_with("a", 4, json!({"paused": true})).start().await;
+    // Both are there before anything can be launched: neither was first.
+    world.pool("one", 4, json!({})).await;
+    world.pool("two", 4, json!({})).await;
+    for pool in ["one", "two"] {
+        world.reason::<Pool>(pool, "Available", "Paused").await;
+    }
+    world.patch::<Provider>("a", json!({"spec": {"paused": false}})).await;
     eventually(SOON, || async {
         let (one, two) = (world.ready_nodes("one").await.len(), world.ready_nodes("two").await.len());
-        if one + two == 4 { Ok(()) } else { Err(format!("{one} + {two}")) }
+        if (one, two) == (2, 2) { Ok(()) } else { Err(format!("{one} + {two}")) }
     })
     .await;
     let reasons = [
-        world.reason::<Pool>("one", "Available", "LimitReached").await,
-        world.reason::<Pool>("two", "Available", "LimitReached").await,
+        world.reason::<Pool>("one", "Available", "WaitingForCapacity").await,
+        world.reason::<Pool>("two", "Available", "WaitingForCapacity").await,
     ];
     assert!(reasons.iter().all(|reason| text(&reason["message"]).contains('a')), "{reasons:?}");
     assert_eq!(world.highest(0).await, 4);
@@ -170,7 +167,7 @@ async fn max_nodes_counts_nodes_in_use() {
     world.request("pair", &[("small", 2)], json!({})).await;
     world.fulfilled("pair").await;
     world.pool_ready("small", 1).await;
-    world.reason::<Pool>("small", "Available", "LimitReached").await;
+    world.reason::<Pool>("small", "Available", "WaitingForCapacity").await;
     assert_eq!(world.highest(0).await, 3);
     world.release("pair").await;
     world.pool_ready("small", 2).await;
@@ -273,6 +270,8 @@ async fn a_newer_image_of_the_same_name_replaces_the_nodes_of_the_old_one() {
     let status = json!(world.get::<DiskImage>("debian-13").await.status);
     assert_eq!(status["providers"][0]["imageID"], json!(new), "{status}");
     assert!(status["providers"][0]["previous"].is_string(), "the old version is kept: {status}");
+    let current = text(&status["providers"][0]["current"]);
+    world.condition::<ProviderImage>(&current, "Ready", "True").await;
 }
 
 #[tokio::test]
@@ -423,4 +422,23 @@ async fn transitions_are_told_in_events() {
     assert!(failure.message.contains("the hypervisor tripped"), "{failure:?}");
     assert_eq!(failure.reason, "ServerError");
     world.condition::<Provider>("a", "Ready", "True").await;
+}
+
+#[tokio::test]
+async fn a_deleted_pool_takes_its_idle_nodes_along_and_leaves_those_in_use() {
+    let world = World::one_cloud(4).await;
+    world.pool("small", 2, json!({})).await;
+    world.pool_ready("small", 2).await;
+    world.request("user", &[("small", 1)], json!({})).await;
+    let used = given(&world.fulfilled("user").await);
+    world.pool_ready("small", 2).await;
+    world.delete::<Pool>("small").await;
+    eventually(SOON, || async {
+        let left: BTreeSet<String> = world.servers(0).await.iter().map(|server| text(&server["id"])).collect();
+        if left == used { Ok(()) } else { Err(format!("{left:?}, only {used:?} are in use")) }
+    })
+    .await;
+    assert_eq!(world.fulfilled("user").await.status.unwrap().nodes.len(), 1);
+    world.release("user").await;
+    world.empty().await;
 }

@@ -177,7 +177,8 @@ async fn add_key_pair(world: &World, name: &str) {
     }});
     let answer = client.post(format!("{}/identity/v3/auth/tokens", cloud.base())).json(&login).send().await.unwrap();
     let token = answer.headers()["x-subject-token"].to_str().unwrap().to_owned();
-    let key = json!({"keypair": {"name": name}});
+    let public = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJqfA1x0fW8cGq6Zt4b6oW3m0K3c5mW8m0wC8rYyq2eV nobody";
+    let key = json!({"keypair": {"name": name, "public_key": public}});
     let made =
         client.post(format!("{}/compute/v2.1/os-keypairs", cloud.base())).header("x-auth-token", token).json(&key);
     let made = made.send().await.unwrap();
@@ -194,7 +195,7 @@ async fn limits_and_quota_bound_what_a_provider_holds() {
     })
     .await;
     assert_eq!(nodes.len(), 2, "two nodes of two cores fit below five");
-    world.reason::<Pool>("medium", "Available", "LimitReached").await;
+    world.reason::<Pool>("medium", "Available", "WaitingForCapacity").await;
     assert_eq!(world.highest(0).await, 2);
     world.patch::<Provider>("a", json!({"spec": {"limits": {"cores": 8}}})).await;
     world.pool_ready("medium", 4).await;

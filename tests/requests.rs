@@ -96,7 +96,7 @@ async fn a_request_waits_for_what_is_not_free_and_shows_its_place() {
 async fn a_request_for_several_pools_is_served_on_one_provider() {
     let world = World::builder().cloud("a", 3).cloud("b", 6).start().await;
     world.pool("small", 2, json!({})).await;
-    world.pool("large", 1, json!({"flavor": {"minRam": "8Gi"}, "providers": [{"name": "b"}]})).await;
+    world.pool("large", 1, json!({"flavor": {"name": null, "minRam": "8Gi"}, "providers": [{"name": "b"}]})).await;
     world.pool_ready("small", 2).await;
     world.pool_ready("large", 1).await;
     world.request("build", &[("large", 1), ("small", 3)], json!({})).await;
@@ -239,7 +239,7 @@ async fn only_a_request_evicts_idle_nodes_of_another_pool_and_the_oldest_first()
     let full = server_ids(&world.pool_ready("old", 3).await);
     // Standby of another pool takes nothing away.
     world.pool("new", 2, json!({"flavor": {"name": "medium"}})).await;
-    world.reason::<Pool>("new", "Available", "LimitReached").await;
+    world.reason::<Pool>("new", "Available", "WaitingForCapacity").await;
     assert_eq!(server_ids(&world.pool_ready("old", 3).await), full);
     world.request("urgent", &[("new", 1)], json!({})).await;
     world.fulfilled("urgent").await;

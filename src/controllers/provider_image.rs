@@ -3,11 +3,13 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use serde_json::json;
 
 use super::index::{Change, Key};
 use super::{Engine, Mark, records};
+use crate::api::conditions::{self, Desired, READY, reason};
 use crate::api::{FINALIZER_IMAGE, ImageState, ProviderImage};
 
 /// A version's record changed.
@@ -109,13 +111,19 @@ fn report(engine: &mut Engine, key: &Key, version: &Arc<ProviderImage>) {
         new.image_id = Some(id.clone());
         if new.state == ImageState::Building {
             new.state = ImageState::Ready;
-            new.ready_at = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(engine.now));
+            new.ready_at = Some(Time(engine.now));
         }
     }
     if version.spec.rejected && new.state.may_become(ImageState::Rejected) {
         new.state = ImageState::Rejected;
     }
     new.current = current(engine, &image, &version.spec.provider).is_some_and(|current| current.uid() == version.uid());
+    let desired = match new.state {
+        ImageState::Ready => Desired::yes(READY, reason::AS_EXPECTED, ""),
+        ImageState::Rejected => Desired::no(READY, reason::REJECTED, "it was rejected; nothing is booted from it any more"),
+        _ => Desired::no(READY, reason::BUILDING, "it is being made"),
+    };
+    conditions::set(&mut new.conditions, &desired, version.metadata.generation, &Time(engine.now));
     engine.report(Mark::ProviderImage(key.clone()), version, &old, &new, |engine, version: ProviderImage| {
         engine.provider_images.wrote(version).into_iter().for_each(|change| changed(engine, &change));
     });

@@ -113,9 +113,9 @@ impl WorldBuilder {
             let simulator = self.simulator_args.iter().fold(options, |options, arg| options.arg(arg)).start().await;
             port = simulator.state().await["sshPort"].as_u64().unwrap();
             simulator.secret(&namespace, name).await;
-            let mut spec = spec.clone();
-            merge(&mut spec, json!({"cloud": {"secretRef": {"name": name}, "cloudName": simulator.cloud_name()}}));
-            apply(&namespace, "Provider", name, spec).await;
+            let mut all = json!({"cloud": {"secretRef": {"name": name}, "cloudName": simulator.cloud_name()}});
+            merge(&mut all, spec.clone());
+            apply(&namespace, "Provider", name, all).await;
             clouds.push(simulator);
         }
         let providers: Vec<&String> = self.clouds.iter().map(|(name, _)| name).collect();
@@ -411,7 +411,11 @@ fn merge(usual: &mut Value, different: Value) {
     match different {
         Value::Object(different) if usual.is_object() => {
             for (key, value) in different {
-                merge(&mut usual[key.as_str()], value);
+                if value.is_null() {
+                    usual.as_object_mut().unwrap().remove(&key);
+                } else {
+                    merge(&mut usual[key.as_str()], value);
+                }
             }
         }
         other => *usual = other,

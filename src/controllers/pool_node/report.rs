@@ -4,12 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::super::{Engine, records};
 use super::act::{reason_of, write};
 use super::{Key, act, advice};
+use crate::api::conditions::{self, Desired, READY, reason};
 use crate::api::{NodeState, PoolNode};
 use crate::cloud::{ErrorClass, Server};
 use crate::plan::node::Failure;
@@ -54,8 +56,19 @@ pub fn record_server(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
 
 /// Records a state that says nothing more.
 pub fn state(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, state: NodeState) {
-    let status = json!({ "state": state, "observedGeneration": node.metadata.generation });
+    let mut status = json!({ "state": state, "observedGeneration": node.metadata.generation });
+    if state == NodeState::Deleting {
+        let message = "the server is being destroyed";
+        tell(engine, node, &mut status, &Desired::no(READY, reason::DRAINING, message));
+    }
     send(engine, node, uid, status);
+}
+
+/// Adds what the node's condition says now to a status that is written anyway.
+fn tell(engine: &Engine, node: &PoolNode, status: &mut Value, desired: &Desired) {
+    let mut conditions = node.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+    conditions::set(&mut conditions, desired, node.metadata.generation, &Time(engine.now));
+    status["conditions"] = json!(conditions);
 }
 
 fn send(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, status: Value) {
@@ -86,6 +99,7 @@ pub fn ready(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     status["availabilityZone"] = json!(seen.and_then(|server| server.availability_zone.clone()));
     status["image"] = json!(node.spec.provider_image);
     status["readyAt"] = json!(engine.now);
+    tell(engine, node, &mut status, &Desired::yes(READY, reason::AS_EXPECTED, ""));
     launch_ended(engine, node, "ready", Some(true));
     send(engine, node, uid, status);
 }
@@ -184,6 +198,7 @@ pub fn failed(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, failure: Fai
     let cloud = engine.connection_of(node).map(super::provider::Connection::cloud);
     let server_id = engine.runtime.get(uid).and_then(|runtime| runtime.server_id.clone());
     let mut status = server_status(engine, node, uid);
+    tell(engine, node, &mut status, &Desired::no(READY, reason, message.clone()));
     let (client, seen) = (engine.setup.client.clone(), Arc::clone(node));
     let report = engine.sender();
     write(engine, uid, async move {

@@ -27,7 +27,12 @@ pub fn changed(engine: &mut Engine, change: &Change<Provider>) {
         Change::Updated(provider, before) => {
             let key = Key::of(&**provider);
             engine.mark(Mark::Provider(key.clone()));
-            if before.as_ref().is_none_or(|before| before.spec != provider.spec) {
+            // Being deleted is news too: its idle nodes go, and its pools turn elsewhere.
+            let same = |before: &Provider| {
+                before.spec == provider.spec
+                    && before.metadata.deletion_timestamp == provider.metadata.deletion_timestamp
+            };
+            if !before.as_deref().is_some_and(same) {
                 let now = engine.now;
                 let memory = engine.memory.providers.entry(key.clone()).or_default();
                 memory.reconnect_at = None;

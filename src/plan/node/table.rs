@@ -73,6 +73,29 @@ fn check(table: Vec<(Observation, Step)>) {
 }
 
 #[test]
+fn a_node_in_use_ends_only_by_proof_that_its_server_is_gone() {
+    let in_use = |sighting, looked_up: Option<i64>| Observation {
+        claim: Claim::Live,
+        sighting,
+        looked_up: looked_up.map(at),
+        ..seen(1000, State::InUse)
+    };
+    let held = |o: &Observation| Observation { state: State::Held, hold: Hold::Until(None), ..o.clone() };
+    let rows = vec![
+        (in_use(active(410), None), Step::Wait),
+        (in_use(present(Status::Stopped), None), Step::Wait),
+        (in_use(present(Status::Error), None), Step::Wait),
+        (in_use(Sighting::Unlisted, None), Step::Wait),
+        (in_use(missing(999, 999), None), Step::LookUp),
+        (in_use(missing(999, 999), Some(990)), Step::Wait),
+        (in_use(missing(999, 999), Some(960)), Step::LookUp),
+        (in_use(Sighting::Gone, None), Step::Condemn(Failure::ServerLost)),
+    ];
+    check(rows.iter().map(|(observation, step)| (held(observation), *step)).collect());
+    check(rows);
+}
+
+#[test]
 fn the_boot_request_of_a_building_record() {
     let row = |boot, step| (Observation { boot, server_known: false, ..building(1, missing(1, 1)) }, step);
     check(vec![
