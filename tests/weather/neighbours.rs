@@ -25,7 +25,12 @@ async fn a_provider_that_hangs_delays_no_other() {
     sky.ready_within("pool", 3, Duration::from_secs(6)).await;
     sky.request("r", 2).await;
     sky.request_says("r", "True").await;
-    sky.ready_within("pool", 5, SOON).await;
+    sky.ready_nodes_of(&[], 5).await;
+    for (name, reason) in [("hangs", "CloudUnreachable"), ("refuses", "SecretInvalid")] {
+        let told = sky.provider_says(name, "Ready", "False", SOON).await;
+        assert_eq!(told.reason, reason, "{}", told.message);
+    }
+    broken.clear_faults().await;
 }
 
 #[tokio::test]

@@ -171,7 +171,7 @@ impl Sky {
         .await
     }
 
-    /// Waits until there are so many nodes, none of them new to the pool but the last.
+    /// Waits until so many nodes are booted, whoever has them, all these old ones among them.
     pub async fn ready_nodes_of(&self, old: &[String], count: usize) {
         eventually(SOON, || async {
             let nodes = self.nodes().await;

@@ -79,9 +79,16 @@ enum Found {
 /// Connects when that is due, and reads flavors and limits when they are old.
 pub fn refresh(engine: &mut Engine, key: &Key, provider: &Arc<Provider>) {
     let now = engine.now;
+    let connected = engine.connections.contains_key(key);
     let memory = engine.memory.providers.entry(key.clone()).or_default();
     if !memory.connecting && memory.reconnect_at.is_none_or(|at| at <= now) {
         memory.connecting = true;
+        if !connected {
+            memory.awaited = Some(now);
+            for patience in [super::ANSWER_PATIENCE, super::LIST_PATIENCE] {
+                engine.wake_in(patience, Mark::Provider(key.clone()));
+            }
+        }
         connect(engine, key.clone(), Arc::clone(provider));
     }
     read_facts(engine, key);

@@ -21,6 +21,11 @@ pub use self::connection::{Connection, Identity};
 /// How often the status of one record is written at most: counts change with every node.
 pub const REPORT_EVERY: Duration = Duration::from_secs(1);
 
+/// How long a cloud may take to take the credentials, and to list its servers for the first time, before it is said
+/// that it does not answer: calls themselves have longer deadlines.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(4);
+const LIST_PATIENCE: Duration = Duration::from_secs(20);
+
 /// A Provider's record changed.
 pub fn changed(engine: &mut Engine, change: &Change<Provider>) {
     match change {
@@ -76,6 +81,8 @@ pub fn mark_later(engine: &mut Engine, key: Key) {
 pub struct Memory {
     /// When its credentials are tried again; `None` is now.
     pub reconnect_at: Option<jiff::Timestamp>,
+    /// Since when a cloud that is not connected is waited for.
+    pub awaited: Option<jiff::Timestamp>,
     /// Credentials are being tried.
     pub connecting: bool,
     /// Flavors and limits are being read.

@@ -1,6 +1,7 @@
 //! What a Provider shows: its counts, the project's quota, and three conditions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -71,6 +72,10 @@ fn ready(engine: &Engine, key: &Key, provider: &Provider, connection: Option<&Co
                 let failure = explained(error);
                 Desired::no(READY, failure.reason, failure.sentence())
             }
+            None if connection.listed_full().is_none() && overdue(engine, key, super::LIST_PATIENCE) => {
+                let message = "the compute service does not list its servers; waiting for its answer";
+                Desired::no(READY, reason::CLOUD_UNREACHABLE, message)
+            }
             None if connection.listed_full().is_none() => {
                 Desired::unknown(READY, reason::NOT_YET_KNOWN, "the cloud's servers are being listed")
             }
@@ -79,8 +84,19 @@ fn ready(engine: &Engine, key: &Key, provider: &Provider, connection: Option<&Co
             }
             None => Desired::yes(READY, reason::AS_EXPECTED, ""),
         },
+        (None, None) if overdue(engine, key, super::ANSWER_PATIENCE) => {
+            let message = "the cloud does not answer; look at auth_url, the network and the services behind it";
+            Desired::no(READY, reason::CLOUD_UNREACHABLE, message)
+        }
         (None, None) => Desired::unknown(READY, reason::NOT_YET_KNOWN, "the credentials are being tried"),
     }
+}
+
+/// Whether a cloud that is being connected keeps us waiting for that long.
+fn overdue(engine: &Engine, key: &Key, patience: Duration) -> bool {
+    let awaited = engine.memory.providers.get(key).and_then(|memory| memory.awaited);
+    let waited = awaited.and_then(|since| Duration::try_from(engine.now.duration_since(since)).ok());
+    waited.is_some_and(|waited| waited >= patience)
 }
 
 fn quota_available(connection: Option<&Connection>) -> Desired {
