@@ -25,6 +25,7 @@ use crate::api::{
 };
 use crate::cloud::Flavor;
 use crate::plan::allocation as plan;
+use crate::plan::node::Boot;
 use crate::plan::allocation::{Blocked, Gate, Resources, Step, Verdict, World};
 
 /// What the last pass said, for the reports.
@@ -306,7 +307,10 @@ fn one_node(
     let runtime = engine.runtime.get(uid);
     let claim = record.spec.claim_ref.as_ref().map(|claim| claim.uid.as_str()).or_else(|| runtime?.claiming.as_deref());
     let pool = pools.get(&key.sibling(&record.spec.pool)).copied();
-    let condemned = record.metadata.deletion_timestamp.is_some() || runtime.is_some_and(|runtime| runtime.condemning);
+    // Nobody has the right to boot it, so it will never be of use: it only holds its slot.
+    let hopeless = |runtime: &NodeRuntime| runtime.permit.is_none() && runtime.boot == Boot::Never;
+    let condemned = record.metadata.deletion_timestamp.is_some()
+        || runtime.is_some_and(|runtime| runtime.condemning || hopeless(runtime));
     let state = match record.state() {
         _ if condemned => plan::NodeState::Leaving,
         NodeState::Failed | NodeState::Deleting => plan::NodeState::Leaving,
@@ -504,20 +508,26 @@ fn created(engine: &mut Engine, key: &Key, answer: Result<(PoolNode, LaunchPermi
         }
         Err(WriteError::AlreadyExists) => {
             // Another leader's, or one that we cannot read: the slot is taken until we see by whom.
-            if let Some(creating) = engine.creating.get_mut(key) {
-                creating.taken = true;
-            }
-            forget_later(engine, key.clone());
+            taken(engine, key);
         }
         Err(error) => {
             tracing::warn!(node = %key, %error, "node record not made");
-            if let Some(creating) = engine.creating.get_mut(key) {
-                creating.taken = true;
-            }
-            forget_later(engine, key.clone());
+            taken(engine, key);
         }
     }
     engine.mark(Mark::Allocation);
+}
+
+/// There may be a record of this name, and no permit for it will ever come: if the watch showed it already, it is met
+/// now; if it does later, it is met then.
+fn taken(engine: &mut Engine, key: &Key) {
+    if let Some(creating) = engine.creating.get_mut(key) {
+        creating.taken = true;
+    }
+    if let Some(node) = engine.nodes.get(key).cloned() {
+        pool_node::changed(engine, &super::index::Change::Updated(node, None));
+    }
+    forget_later(engine, key.clone());
 }
 
 /// How long a slot whose create was not answered clearly is left alone: the watch tells sooner if a record is there.
@@ -528,10 +538,6 @@ fn forget_later(engine: &Engine, key: Key) {
         tokio::time::sleep(UNCLEAR_SLOT).await;
         move |engine: &mut Engine| {
             engine.creating.remove(&key);
-            // If the record was made after all, the watch showed it meanwhile: it is met now, without a permit.
-            if let Some(node) = engine.nodes.get(&key).cloned() {
-                pool_node::changed(engine, &super::index::Change::Updated(node, None));
-            }
             engine.mark(Mark::Allocation);
         }
     });

@@ -20,6 +20,8 @@ use crate::support::{Killer, Namespace, Operator, OperatorOptions, Proxy, Simula
 pub const MAX_SERVERS: usize = 7;
 pub const MIN_READY: usize = 5;
 const ASKED: usize = 2;
+/// Every decision, not every list of the cloud.
+const LOG_FILTER: &str = "warn,nodepool_operator=debug,nodepool_operator::cloud=info";
 const REQUEST: &str = "work";
 /// Between two looks at the world; many stories run at once, and the operators need the processor.
 const PAUSE: Duration = Duration::from_millis(150);
@@ -91,7 +93,7 @@ impl Stage {
     /// An operator whose calls all go through the proxies.
     pub fn operator(&self) -> OperatorOptions {
         let options = Operator::for_namespace(&self.namespace).kubeconfig(self.api.kubeconfig());
-        options.arg("--full-list-interval=1s")
+        options.arg("--full-list-interval=2s").log_filter(LOG_FILTER)
     }
 
     /// Begins a scene.
@@ -198,7 +200,7 @@ pub fn expected(scene: Scene) -> Value {
     };
     json!({
         "nodes": states,
-        "pool": [MIN_READY, 0, in_use, 0, 0, MIN_READY, all],
+        "pool": [MIN_READY, 0, in_use, 0, 0, all, all],
         "pool conditions": {"Available": "True", "LaunchHealthy": "True", "Progressing": "False"},
         "provider": {
             "max": MAX_SERVERS, "used": all, "building": 0, "ready": MIN_READY, "inUse": in_use, "held": 0, "deleting": 0,

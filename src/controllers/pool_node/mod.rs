@@ -87,7 +87,7 @@ fn meet(engine: &mut Engine, node: &PoolNode, uid: &str) {
     }
     let key = Key::of(node);
     let ours = node.annotations().get(ANNOTATION_LAUNCHED_BY).is_some_and(|by| *by == engine.setup.identity);
-    if ours && engine.creating.contains_key(&key) {
+    if ours && engine.creating.get(&key).is_some_and(|creating| !creating.taken) {
         // The watch was faster than the answer to our create: the answer decides whether there is a permit.
         return;
     }
