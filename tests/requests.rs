@@ -270,7 +270,7 @@ async fn fifty_claimers_share_ten_servers_and_no_node_goes_to_two() {
     let world = World::one_cloud(10).await;
     world.pool("small", 10, json!({})).await;
     world.pool_ready("small", 10).await;
-    let counts: Vec<u32> = (0..50).map(|number| 1 + number % 3).collect();
+    let counts: Vec<u32> = (0..50).map(|number| if number % 5 == 0 { 3 } else { 1 }).collect();
     let api = world.namespace.api::<NodeRequest>();
     let made = counts.iter().enumerate().map(|(number, count)| {
         let api = api.clone();
@@ -384,7 +384,7 @@ async fn a_node_that_is_deleted_under_a_claim_is_not_claimed() {
     proxy.set_hook(Arc::new(move |call, moment| {
         let there =
             call.signature == "PATCH poolnodes" && moment == Moment::Before && !done.swap(true, Ordering::SeqCst);
-        let (api, name) = (api.clone(), call.path.split(['/', '?']).nth_back_of_name());
+        let (api, name) = (api.clone(), node_in(&call.path));
         Box::pin(async move {
             if there {
                 api.delete(&name, &DeleteParams::default()).await.unwrap();
@@ -414,7 +414,7 @@ async fn a_node_that_is_claimed_under_a_deletion_is_not_deleted() {
         let there =
             call.signature == "DELETE poolnodes" && moment == Moment::Before && !done.swap(true, Ordering::SeqCst);
         let (requests, nodes, space) = (requests.clone(), nodes.clone(), space.clone());
-        let name = call.path.split(['/', '?']).nth_back_of_name();
+        let name = node_in(&call.path);
         Box::pin(async move {
             if there {
                 let request =
@@ -443,15 +443,9 @@ async fn a_node_that_is_claimed_under_a_deletion_is_not_deleted() {
     assert!(!is_idle(&world.get::<PoolNode>(&node.name_any()).await));
 }
 
-/// The object's name in a Kubernetes path.
-trait LastOfPath {
-    fn nth_back_of_name(self) -> String;
-}
-
-impl<'a, I: Iterator<Item = &'a str>> LastOfPath for I {
-    fn nth_back_of_name(self) -> String {
-        self.skip_while(|segment| *segment != "poolnodes").nth(1).unwrap_or_default().to_owned()
-    }
+/// The node that a call to the API server is about.
+fn node_in(path: &str) -> String {
+    path.split(['/', '?']).skip_while(|segment| *segment != "poolnodes").nth(1).unwrap_or_default().to_owned()
 }
 
 #[tokio::test]
