@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::join_all;
 use tokio::time::Instant;
 
 use crate::story::{Cast, Scene, Stage};
-use crate::support::{Call, CrashPoint, Hook, Killer, Proxy, Verdict, crash_at};
+use crate::support::{Call, CrashPoint, Hook, Killer, Namespace, Proxy, Verdict, crash_at};
 
 /// How many stories play at once: they wait most of their time.
 const AT_ONCE: usize = 16;
@@ -56,16 +56,30 @@ async fn killed_at_every_call_nothing_is_doubled_lost_or_left() {
     let points: Vec<Point> =
         points.into_iter().filter(|point| only.as_ref().is_none_or(|only| *only == point.to_string())).collect();
     assert!(!points.is_empty(), "no such point");
+    println!("{} crash points", points.len());
     let started = Instant::now();
-    let outcomes: Vec<(Point, Outcome)> = futures::stream::iter(points)
-        .map(|point| async move {
-            let played = tokio::spawn(survive(point.clone())).await;
-            (point, played.unwrap_or_else(|panicked| Outcome::Failed(panicked.to_string())))
-        })
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
+    let left = Arc::new(Mutex::new(points));
+    let lanes = (0..AT_ONCE).map(|_| tokio::spawn(lane(Arc::clone(&left))));
+    let outcomes: Vec<_> = join_all(lanes).await.into_iter().flat_map(Result::unwrap).collect();
     report(&outcomes, started.elapsed());
+}
+
+/// Plays one point after the other in one namespace.
+async fn lane(left: Arc<Mutex<Vec<Point>>>) -> Vec<(Point, Outcome)> {
+    let mut namespace = Arc::new(Namespace::new().await);
+    let mut outcomes = Vec::new();
+    loop {
+        let next = left.lock().unwrap().pop();
+        let Some(point) = next else { return outcomes };
+        let played = tokio::spawn(survive(point.clone(), Arc::clone(&namespace))).await;
+        let outcome = played.unwrap_or_else(|panicked| Outcome::Failed(panicked.to_string()));
+        if let Outcome::Failed(why) = &outcome {
+            println!("FAILED {REPLAY}='{point}': {why}");
+            // What is left there must not disturb the next one.
+            namespace = Arc::new(Namespace::new().await);
+        }
+        outcomes.push((point, outcome));
+    }
 }
 
 /// The calls of the story when nothing happens.
@@ -87,8 +101,8 @@ fn points(calls: &[(Side, Call)]) -> Vec<Point> {
     calls.iter().flat_map(|(side, call)| [false, true].map(|after| point(*side, call, after))).collect()
 }
 
-async fn survive(point: Point) -> Outcome {
-    let stage = Stage::set(LAUNCH_TIMEOUT).await;
+async fn survive(point: Point, namespace: Arc<Namespace>) -> Outcome {
+    let stage = Stage::set_in(namespace, LAUNCH_TIMEOUT).await;
     let killer = Killer::default();
     let proxy = match point.side {
         Side::Kubernetes => &stage.api,
@@ -105,11 +119,12 @@ async fn survive(point: Point) -> Outcome {
     if played.is_ok() && hit.load(Ordering::SeqCst) && cast.restarts == 0 {
         played = cast.reach(Scene::Released, SCENE).await;
     }
-    match played {
-        Err(why) => Outcome::Failed(format!("{why}\n{}", cast.logs(60))),
-        Ok(()) if hit.load(Ordering::SeqCst) => Outcome::Survived,
-        Ok(()) => Outcome::NotReached,
+    if let Err(why) = played {
+        return Outcome::Failed(format!("{why}\n{}", cast.logs(60)));
     }
+    drop(cast);
+    stage.clear().await;
+    if hit.load(Ordering::SeqCst) { Outcome::Survived } else { Outcome::NotReached }
 }
 
 /// Remembers that the hook did something.
@@ -127,13 +142,8 @@ fn noted(hook: Hook, hit: Arc<AtomicBool>) -> Hook {
 }
 
 fn report(outcomes: &[(Point, Outcome)], took: Duration) {
-    let failures: Vec<_> = outcomes
-        .iter()
-        .filter_map(|(point, outcome)| match outcome {
-            Outcome::Failed(why) => Some((point, why)),
-            _ => None,
-        })
-        .collect();
+    let failures: Vec<&Point> =
+        outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Failed(_))).map(|(point, _)| point).collect();
     let missed: Vec<&Point> =
         outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::NotReached)).map(|(point, _)| point).collect();
     let mut covered = BTreeMap::<(Side, &str), usize>::new();
@@ -150,10 +160,7 @@ fn report(outcomes: &[(Point, Outcome)], took: Duration) {
     );
     covered.iter().for_each(|((side, signature), count)| println!("  {count:4} {side:?} {signature}"));
     missed.iter().for_each(|point| println!("  not reached: {point}"));
-    for (point, why) in failures.iter().take(5) {
-        println!("FAILED {REPLAY}='{point}': {why}");
-    }
-    let names: Vec<String> = failures.iter().map(|(point, _)| point.to_string()).collect();
+    let names: Vec<String> = failures.iter().map(ToString::to_string).collect();
     assert!(failures.is_empty(), "{} of {} crash points: {names:#?}", names.len(), outcomes.len());
     // What always comes was always hit; reports and polls may differ in number, not vanish.
     let vanished: Vec<_> = covered.iter().filter(|(_, count)| **count == 0).collect();

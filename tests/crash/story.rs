@@ -9,7 +9,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use nodepool_operator::api::{DiskImage, NodeRequest, Pool, PoolNode, Provider, ProviderImage};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -31,7 +31,7 @@ pub struct Stage {
     pub api: Proxy,
     pub cloud: Proxy,
     pub simulator: Simulator,
-    pub namespace: Namespace,
+    pub namespace: Arc<Namespace>,
 }
 
 /// One act: what is done, and what must come of it.
@@ -45,7 +45,11 @@ pub enum Scene {
 impl Stage {
     /// `launch_timeout` is how long the server of a lost boot request is searched for.
     pub async fn set(launch_timeout: &str) -> Self {
-        let namespace = Namespace::new().await;
+        Self::set_in(Arc::new(Namespace::new().await), launch_timeout).await
+    }
+
+    /// On a namespace that an earlier story has left, since each one costs the API server much: [`Self::clear`]ed.
+    pub async fn set_in(namespace: Arc<Namespace>, launch_timeout: &str) -> Self {
         let api = Proxy::before_api_server(namespace.plane()).await;
         let cloud = Proxy::before_cloud().await;
         let options = SimulatorOptions::default().arg("--boot-time=0s").arg("--delete-time=0s");
@@ -94,6 +98,34 @@ impl Stage {
     pub fn operator(&self) -> OperatorOptions {
         let options = Operator::for_namespace(&self.namespace).kubeconfig(self.api.kubeconfig());
         options.arg("--full-list-interval=2s").log_filter(LOG_FILTER)
+    }
+
+    /// Takes away everything that the story made. Its operators must be gone; the cloud goes with its simulator.
+    pub async fn clear(self) {
+        self.remove::<NodeRequest>().await;
+        self.remove::<Pool>().await;
+        self.remove::<PoolNode>().await;
+        self.remove::<ProviderImage>().await;
+        self.remove::<DiskImage>().await;
+        self.remove::<Provider>().await;
+        self.namespace.api::<Secret>().delete("cloud", &DeleteParams::default()).await.unwrap();
+    }
+
+    async fn remove<K>(&self)
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+    {
+        let api = self.namespace.api::<K>();
+        let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        for object in self.namespace.list::<K>().await {
+            api.delete(&object.name_any(), &DeleteParams::default()).await.unwrap();
+            if !object.finalizers().is_empty() {
+                api.patch(&object.name_any(), &PatchParams::default(), &free).await.unwrap();
+            }
+        }
     }
 
     /// Begins a scene.
