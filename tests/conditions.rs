@@ -574,7 +574,7 @@ fn waiting_requests(scene: &Scene) -> Vec<Row> {
 
 /// A cloud behind a certificate of an authority that nobody knows.
 async fn unknown_authority(scene: &Scene) -> (Simulator, Row) {
-    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
     let write = |name: &str, text: String| {
         let path = directory.join(format!("{}-{name}", scene.namespace.name()));
@@ -589,9 +589,8 @@ async fn unknown_authority(scene: &Scene) -> (Simulator, Row) {
         .arg(format!("--tls-key={key}"))
         .start()
         .await;
-    let url = simulator.url().replace("127.0.0.1", "localhost");
     let (name, id) = ("authority is unknown", "authority-is-unknown".to_owned());
-    let data = clouds(&url, PASSWORD, "");
+    let data = clouds(simulator.url(), PASSWORD, "");
     let row = Row {
         name,
         before: Vec::new(),
