@@ -412,7 +412,7 @@ fn wrong_pools(scene: &Scene) -> Vec<Row> {
     ]
 }
 
-/// Pools whose boots the cloud refuses, each on a Provider of its own: the launches mostly fail, and the pool says why.
+/// Pools whose boots are refused: the first failure is told at once, and soon that launches mostly fail.
 fn refused_boots(scene: &Scene) -> Vec<Row> {
     let wrong = |name: &'static str, rest: Value, says: &str| {
         let id = name.replace(' ', "-");
@@ -423,7 +423,7 @@ fn refused_boots(scene: &Scene) -> Vec<Row> {
             name,
             before: vec![scene.provider(&id, "good", rest), image],
             mistake: vec![pool],
-            told: ("Pool", id.clone(), "LaunchHealthy"),
+            told: ("Pool", id.clone(), "Available"),
             reason: "LaunchesFailing",
             says: says.to_owned(),
             correction: vec![scene.provider(&id, "good", json!({}))],
@@ -438,7 +438,7 @@ fn refused_boots(scene: &Scene) -> Vec<Row> {
             name,
             before: Vec::new(),
             mistake,
-            told: ("Pool", id.clone(), "LaunchHealthy"),
+            told: ("Pool", id.clone(), "Available"),
             reason: "LaunchesFailing",
             says: says.to_owned(),
             correction: vec![secret(&id, json!({"userData": USER_DATA}))],
@@ -574,7 +574,7 @@ fn waiting_requests(scene: &Scene) -> Vec<Row> {
 
 /// A cloud behind a certificate of an authority that nobody knows.
 async fn unknown_authority(scene: &Scene) -> (Simulator, Row) {
-    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
     let write = |name: &str, text: String| {
         let path = directory.join(format!("{}-{name}", scene.namespace.name()));
@@ -589,9 +589,8 @@ async fn unknown_authority(scene: &Scene) -> (Simulator, Row) {
         .arg(format!("--tls-key={key}"))
         .start()
         .await;
-    let url = simulator.url().replace("127.0.0.1", "localhost");
     let (name, id) = ("authority is unknown", "authority-is-unknown".to_owned());
-    let data = clouds(&url, PASSWORD, "");
+    let data = clouds(simulator.url(), PASSWORD, "");
     let row = Row {
         name,
         before: Vec::new(),
@@ -649,6 +648,11 @@ async fn every_mistake_is_told_within_seconds_and_heals_when_corrected() {
     let complaints: Vec<String> = told.into_iter().filter_map(|(_, complaint)| complaint).collect();
     assert!(complaints.is_empty(), "{} of {}:\n{}", complaints.len(), rows.len(), complaints.join("\n"));
 
+    for row in rows.iter().filter(|row| row.reason == "LaunchesFailing") {
+        let healthy = (row.told.0, row.told.1.clone(), "LaunchHealthy");
+        let told = scene.wait(row.name, &healthy, HEALED_WITHIN, "False").await;
+        assert!(told["message"].as_str().unwrap().contains(&row.says), "{told}");
+    }
     // All of them are wrong at once now, and the good pool did not even blink; it still does what it is told.
     let after = scene.condition(&healthy).await.unwrap();
     assert_eq!(after["lastTransitionTime"], before["lastTransitionTime"], "{after}");

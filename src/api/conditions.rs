@@ -81,7 +81,7 @@ pub mod reason {
     pub const UPDATING: &str = "Updating";
     /// There is no room for another node now; it goes on when there is.
     pub const WAITING_FOR_CAPACITY: &str = "WaitingForCapacity";
-    /// Recent launches mostly fail, so fewer are tried; the message tells the last failure.
+    /// The last launch failed, or recent ones mostly did, so fewer are tried; the message tells the last failure.
     pub const LAUNCHES_FAILING: &str = "LaunchesFailing";
 
     /// The server ended in ERROR; the message tells the cloud's fault.

@@ -25,8 +25,8 @@ use crate::api::{
 };
 use crate::cloud::Flavor;
 use crate::plan::allocation as plan;
-use crate::plan::node::Boot;
 use crate::plan::allocation::{Blocked, Gate, Resources, Step, Verdict, World};
+use crate::plan::node::Boot;
 
 /// What the last pass said, for the reports.
 #[derive(Debug, Default)]

@@ -173,10 +173,28 @@ fn available(engine: &Engine, key: &Key, pool: &Pool, status: &PoolStatus) -> De
     if let Some(message) = connecting(engine, key, pool) {
         return Desired::unknown(AVAILABLE, reason::NOT_YET_KNOWN, message);
     }
-    match engine.memory.allocation.blocked.get(key) {
-        Some(blocked) => Desired::no(AVAILABLE, blocked.reason, blocked.message.clone()),
-        None => Desired::no(AVAILABLE, reason::LAUNCHING, "nodes are being launched"),
+    match (engine.memory.allocation.blocked.get(key), last_failure(engine, key, pool)) {
+        (Some(blocked), Some(last)) if blocked.reason == reason::LAUNCHES_FAILING => {
+            Desired::no(AVAILABLE, blocked.reason, format!("{}; the last: {}", blocked.message, last.message))
+        }
+        (Some(blocked), _) => Desired::no(AVAILABLE, blocked.reason, blocked.message.clone()),
+        (None, Some(last)) => {
+            let message = format!("nodes are being launched; the last launch failed: {}", last.message);
+            Desired::no(AVAILABLE, reason::LAUNCHES_FAILING, message)
+        }
+        (None, None) => Desired::no(AVAILABLE, reason::LAUNCHING, "nodes are being launched"),
     }
+}
+
+/// The last failed launch, if nothing was launched well since where it failed.
+fn last_failure<'a>(engine: &'a Engine, key: &Key, pool: &Pool) -> Option<&'a LaunchFailure> {
+    let failed = |name: &str| {
+        let provider = key.sibling(name);
+        let launch = allocation::template(engine, key, pool, &provider).ok()?;
+        Some(engine.connections.get(&provider)?.health(&launch.hash)?.last_was_bad())
+    };
+    let last = engine.memory.pools.failures.get(key)?;
+    failed(&last.provider)?.then_some(last)
 }
 
 /// At the start a pool waits for its Providers for a moment.

@@ -120,7 +120,9 @@ fn report(engine: &mut Engine, key: &Key, version: &Arc<ProviderImage>) {
     new.current = current(engine, &image, &version.spec.provider).is_some_and(|current| current.uid() == version.uid());
     let desired = match new.state {
         ImageState::Ready => Desired::yes(READY, reason::AS_EXPECTED, ""),
-        ImageState::Rejected => Desired::no(READY, reason::REJECTED, "it was rejected; nothing is booted from it any more"),
+        ImageState::Rejected => {
+            Desired::no(READY, reason::REJECTED, "it was rejected; nothing is booted from it any more")
+        }
         _ => Desired::no(READY, reason::BUILDING, "it is being made"),
     };
     conditions::set(&mut new.conditions, &desired, version.metadata.generation, &Time(engine.now));

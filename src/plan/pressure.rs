@@ -117,6 +117,12 @@ impl Health {
         self.results.back().is_some_and(|good| *good)
     }
 
+    /// Whether the newest launch did not.
+    #[must_use]
+    pub fn last_was_bad(&self) -> bool {
+        self.results.back().is_some_and(|good| !*good)
+    }
+
     /// Whether a launch is allowed now.
     #[must_use]
     pub fn answer(&self, now: Timestamp) -> Answer {
@@ -198,7 +204,7 @@ mod tests {
         health.record(false, at(2));
         assert!(health.unhealthy());
         assert_eq!(health.answer(at(2)), Answer::ClosedUntil(at(7)));
-        assert!(!health.last_was_good());
+        assert!(health.last_was_bad() && !health.last_was_good());
     }
 
     #[test]

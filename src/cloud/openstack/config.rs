@@ -405,11 +405,11 @@ clouds:
         let base = |auth: &str, rest: &str| format!("clouds: {{c: {{auth: {{{auth}}}{rest}}}}}");
         let full = "auth_url: 'https://k', username: u, password: hunter2secret, project_name: p";
         let cases = [
-            ("clouds: {d: {}}".to_owned(), "it has: d"),
+            ("clouds: {d: {}}".to_owned(), "set spec.cloud.cloudName to one of: d"),
             ("cloud: {}".to_owned(), "`clouds` section"),
             ("clouds: {c: }".to_owned(), "`auth` section"),
-            ("clouds: [hunter2secret".to_owned(), "not a valid"),
-            ("clouds: {c: {auth: hunter2secret}}".to_owned(), "not a valid"),
+            ("clouds: [hunter2secret".to_owned(), "cannot be read"),
+            ("clouds: {c: {auth: hunter2secret}}".to_owned(), "cannot be read"),
             (base("username: u", ""), "`auth.auth_url` is missing"),
             (base("auth_url: 'ftp://hunter2secret'", ""), "plain http"),
             (base("auth_url: 'https://u:hunter2secret@k/'", ""), "plain http"),
@@ -455,6 +455,6 @@ clouds:
     #[test]
     fn a_bundle_must_hold_a_certificate() {
         let error = CloudConfig::from_yaml(PASSWORD.as_bytes(), "one", Some(b"garbage")).unwrap_err();
-        assert!(error.to_string().contains("no PEM certificate"));
+        assert!(error.to_string().contains("must hold PEM certificates"));
     }
 }

@@ -273,7 +273,7 @@ impl Connection {
         let Some(health) = self.health.get(template) else { return (Gate::Open, None) };
         gate(health.answer(now), reason::LAUNCHES_FAILING, || {
             let (failed, of) = health.failed();
-            format!("{failed} of the last {of} launches failed; the condition LaunchHealthy tells why")
+            format!("{failed} of the last {of} launches failed")
         })
     }
 
