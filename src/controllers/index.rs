@@ -79,12 +79,14 @@ pub struct Store<K> {
     listing: Option<HashSet<Key>>,
     /// Records that our own writes made or changed while a list was under way: the list may be older than they are.
     written: HashSet<Key>,
+    /// Uids of records that our own writes ended, until a watch tells of the end: what it tells before is older.
+    ended: HashSet<String>,
     synced: bool,
 }
 
 impl<K> Default for Store<K> {
     fn default() -> Self {
-        Self { records: HashMap::new(), listing: None, written: HashSet::new(), synced: false }
+        Self { records: HashMap::new(), listing: None, written: HashSet::new(), ended: HashSet::new(), synced: false }
     }
 }
 
@@ -124,6 +126,7 @@ impl<K: Resource<Scope = NamespaceResourceScope>> Store<K> {
             Event::Listing => {
                 self.listing = Some(HashSet::new());
                 self.written.clear();
+                self.ended.clear();
                 Vec::new()
             }
             Event::Applied(object) => {
@@ -132,7 +135,10 @@ impl<K: Resource<Scope = NamespaceResourceScope>> Store<K> {
                 }
                 self.apply(object).into_iter().collect()
             }
-            Event::Deleted(object) => self.remove(&object).into_iter().collect(),
+            Event::Deleted(object) => {
+                object.meta().uid.as_ref().map(|uid| self.ended.remove(uid));
+                self.remove(&object).into_iter().collect()
+            }
             Event::Listed => {
                 self.synced = true;
                 let seen = self.listing.take().unwrap_or_default();
@@ -156,6 +162,13 @@ impl<K: Resource<Scope = NamespaceResourceScope>> Store<K> {
         self.apply(object)
     }
 
+    /// One of our own writes ended a record: the watch, which is later, must not bring it back.
+    pub fn ended(&mut self, object: &K) -> Option<Change<K>> {
+        let change = self.remove(object)?;
+        self.ended.extend(object.uid());
+        Some(change)
+    }
+
     /// Forgets a record that is proven gone, unless its name belongs to another one by now.
     pub fn remove(&mut self, object: &K) -> Option<Change<K>> {
         let key = Key::of(object);
@@ -166,6 +179,9 @@ impl<K: Resource<Scope = NamespaceResourceScope>> Store<K> {
     }
 
     fn apply(&mut self, mut object: K) -> Option<Change<K>> {
+        if object.meta().uid.as_ref().is_some_and(|uid| self.ended.contains(uid)) {
+            return None;
+        }
         object.meta_mut().managed_fields = None;
         let key = Key::of(&object);
         let known = self.records.get(&key);
