@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::Simulator;
 
-/// Writes by resource and subresource, such as `poolnodes/status`.
+/// Writes by resource and subresource, such as `poolnodes/status`, or `poolnodes refused 409`.
 pub type Writes = BTreeMap<String, f64>;
 /// Calls by name, such as `create-server`.
 pub type Calls = BTreeMap<String, f64>;
@@ -25,10 +25,13 @@ pub async fn writes(client: &Client) -> Writes {
         if !matches!(label("verb"), "POST" | "PUT" | "PATCH" | "APPLY" | "DELETE" | "DELETECOLLECTION") {
             continue;
         }
-        let resource = match (label("resource"), label(",subresource")) {
+        let mut resource = match (label("resource"), label(",subresource")) {
             (resource, "") => resource.to_owned(),
             (resource, subresource) => format!("{resource}/{subresource}"),
         };
+        if !label("code").starts_with('2') {
+            resource = format!("{resource} refused {}", label("code"));
+        }
         let count: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
         *writes.entry(resource).or_default() += count;
     }

@@ -95,9 +95,12 @@ fn observe(engine: &Engine) -> (World, Seen) {
     };
     let mut moving = vec![false; seen.providers.len()];
     let mut nodes = Vec::with_capacity(engine.nodes.len());
+    let places = places(engine, &seen.providers);
+    let named = seen.pools.iter().enumerate().map(|(at, key)| ((&*key.namespace, &*key.name), at)).collect();
     for (key, record) in engine.nodes.iter() {
-        let Some(&at) = providers.get(&key.sibling(&record.spec.provider)) else { continue };
-        let node = one_node(engine, key, record, at, &pools, &uids, &world.pools);
+        let Some(place) = places.get(&(&*key.namespace, record.spec.provider.as_str())) else { continue };
+        let at = place.provider;
+        let node = one_node(engine, key, record, place, &named, &uids, &world.pools);
         moving[at] |= matches!(node.state, plan::NodeState::Building | plan::NodeState::Leaving);
         world.nodes.push(node);
         nodes.push(Some(Arc::clone(record)));
@@ -294,19 +297,43 @@ pub fn template(engine: &Engine, key: &Key, record: &Pool, provider: &Key) -> Re
     Ok(Launch { version, image_id, flavor, login, hash })
 }
 
+/// A Provider, as far as each of its nodes asks: looked up once a pass, since a pass looks at every node.
+struct Place<'a> {
+    provider: usize,
+    connection: Option<&'a Connection>,
+    /// The cloud answers, and was listed completely.
+    listed: bool,
+    costs: HashMap<&'a str, Resources>,
+}
+
+/// Something by its namespace and name.
+type Named<'a, T> = HashMap<(&'a str, &'a str), T>;
+
+fn places<'a>(engine: &'a Engine, providers: &'a [Key]) -> Named<'a, Place<'a>> {
+    let place = |(at, key): (usize, &'a Key)| {
+        let connection = engine.connections.get(key);
+        let listed = connection.is_some_and(|connection| connection.listed_full().is_some());
+        let flavors = connection.into_iter().flat_map(|connection| &connection.flavors);
+        let costs = flavors.map(|flavor| (flavor.id.as_str(), cost(flavor))).collect();
+        ((&*key.namespace, &*key.name), Place { provider: at, connection, listed, costs })
+    };
+    providers.iter().enumerate().map(place).collect()
+}
+
 fn one_node(
     engine: &Engine,
     key: &Key,
     record: &Arc<PoolNode>,
-    provider: usize,
-    pools: &HashMap<&Key, usize>,
+    place: &Place<'_>,
+    pools: &Named<'_, usize>,
     requests: &HashMap<String, usize>,
     world: &[plan::Pool],
 ) -> plan::Node {
     let uid = record.metadata.uid.as_deref().unwrap_or_default();
     let runtime = engine.runtime.get(uid);
     let claim = record.spec.claim_ref.as_ref().map(|claim| claim.uid.as_str()).or_else(|| runtime?.claiming.as_deref());
-    let pool = pools.get(&key.sibling(&record.spec.pool)).copied();
+    let provider = place.provider;
+    let pool = pools.get(&(&*key.namespace, record.spec.pool.as_str())).copied();
     // Nobody has the right to boot it, so it will never be of use: it only holds its slot.
     let hopeless = |runtime: &NodeRuntime| runtime.permit.is_none() && runtime.boot == Boot::Never;
     let condemned = record.metadata.deletion_timestamp.is_some()
@@ -319,7 +346,7 @@ fn one_node(
         NodeState::InUse => plan::NodeState::Claimed,
         _ if claim.is_some() => plan::NodeState::Claimed,
         NodeState::Building => plan::NodeState::Building,
-        NodeState::Ready if runtime.is_some_and(|runtime| usable(engine, record, runtime)) => plan::NodeState::Ready,
+        NodeState::Ready if runtime.is_some_and(|runtime| usable(place, record, runtime)) => plan::NodeState::Ready,
         NodeState::Ready => plan::NodeState::Building,
     };
     plan::Node {
@@ -331,13 +358,13 @@ fn one_node(
         hash: comparable_hash(record, pool.and_then(|pool| world.get(pool)), provider),
         created: record.creation_timestamp().map_or(engine.now, |time| time.0),
         ready_since: record.status.as_ref().and_then(|status| status.ready_at.as_ref()).map(|time| time.0),
-        resources: resources(engine, key, record),
+        resources: place.costs.get(record.spec.flavor_id.as_str()).copied().unwrap_or_default(),
     }
 }
 
 /// A ready node whose server is not seen running now is not handed out; its own decision follows.
-fn usable(engine: &Engine, record: &PoolNode, runtime: &NodeRuntime) -> bool {
-    let Some(connection) = engine.connection_of(record).filter(|connection| connection.listed_full().is_some()) else {
+fn usable(place: &Place<'_>, record: &PoolNode, runtime: &NodeRuntime) -> bool {
+    let Some(connection) = place.connection.filter(|_| place.listed) else {
         // The cloud does not answer: the node may well, and a claim of it is no cloud write.
         return !runtime.gone;
     };
@@ -360,12 +387,6 @@ fn comparable_hash(record: &PoolNode, pool: Option<&plan::Pool>, provider: usize
     } else {
         current().unwrap_or_else(|| record.spec.template_hash.clone())
     }
-}
-
-fn resources(engine: &Engine, key: &Key, record: &PoolNode) -> Resources {
-    let connection = engine.connections.get(&key.sibling(&record.spec.provider));
-    let flavor = connection.and_then(|c| c.flavors.iter().find(|flavor| flavor.id == record.spec.flavor_id));
-    flavor.map(cost).unwrap_or_default()
 }
 
 fn one_creating(creating: &Creating, provider: usize, pools: &HashMap<&Key, usize>, now: Timestamp) -> plan::Node {

@@ -52,15 +52,27 @@ impl fmt::Debug for Key {
     }
 }
 
+/// What one watch covers: one namespace, or all of them.
+pub type Scope = Option<Arc<str>>;
+
 /// What a watch says.
 #[derive(Debug)]
 pub enum Event<K> {
-    /// A complete list begins; what is not in it is gone.
+    /// A complete list is asked for; what will not be in it is gone.
     Listing,
     /// The record exists in this form.
     Applied(K),
+    /// The record exists in a form that cannot be read: what is known of it is old, and nothing may be done to it.
+    Unreadable(Key),
     /// The record is gone; this was its last form.
     Deleted(K),
+    /// A record that could not be read is gone.
+    DeletedUnread {
+        /// Its key.
+        key: Key,
+        /// Its uid: the name may belong to another one by now.
+        uid: Option<String>,
+    },
     /// The list is complete.
     Listed,
 }
@@ -77,12 +89,21 @@ pub enum Change<K> {
 /// All records of one kind.
 pub struct Store<K> {
     records: HashMap<Key, Arc<K>>,
-    listing: Option<HashSet<Key>>,
-    /// Records that our own writes made or changed while a list was under way: the list may be older than they are.
-    written: HashSet<Key>,
-    /// Records that are gone: the late answer to a write of ours must not bring one back.
+    /// Records whose newest form cannot be read.
+    unreadable: HashSet<Key>,
+    /// The lists that are under way, one for each watch at most.
+    listings: HashMap<Scope, Listing>,
     gone: Gone,
-    synced: bool,
+    synced: HashSet<Scope>,
+}
+
+/// One list under way.
+#[derive(Debug, Default)]
+struct Listing {
+    /// What it showed.
+    seen: HashSet<Key>,
+    /// What our own writes made or changed meanwhile: the list may be older than they are.
+    written: HashSet<Key>,
 }
 
 /// How many uids of records that are gone are remembered; answers are late by seconds.
@@ -116,15 +137,32 @@ impl Gone {
 
 impl<K> Default for Store<K> {
     fn default() -> Self {
-        Self { records: HashMap::new(), listing: None, written: HashSet::new(), gone: Gone::default(), synced: false }
+        Self {
+            records: HashMap::new(),
+            unreadable: HashSet::new(),
+            listings: HashMap::new(),
+            gone: Gone::default(),
+            synced: HashSet::new(),
+        }
     }
 }
 
 impl<K: Resource<Scope = NamespaceResourceScope>> Store<K> {
-    /// Whether a complete list was ever seen: nothing may be decided before.
+    /// Whether so many watches gave a complete list: nothing may be decided before all did.
     #[must_use]
-    pub const fn synced(&self) -> bool {
-        self.synced
+    pub fn synced(&self, watches: usize) -> bool {
+        self.synced.len() >= watches
+    }
+
+    /// Records whose newest form cannot be read: they are left alone, and hold what they hold.
+    pub fn unreadable(&self) -> impl Iterator<Item = &Key> {
+        self.unreadable.iter()
+    }
+
+    /// Whether a record's newest form cannot be read.
+    #[must_use]
+    pub fn is_unreadable(&self, key: &Key) -> bool {
+        self.unreadable.contains(key)
     }
 
     /// A record.
@@ -150,47 +188,64 @@ impl<K: Resource<Scope = NamespaceResourceScope>> Store<K> {
         self.records.is_empty()
     }
 
-    /// Takes what a watch says and tells what changed.
-    pub fn observe(&mut self, event: Event<K>) -> Vec<Change<K>> {
+    /// Takes what a watch of this scope says and tells what changed.
+    pub fn observe(&mut self, scope: &Scope, event: Event<K>) -> Vec<Change<K>> {
         match event {
             Event::Listing => {
-                self.listing = Some(HashSet::new());
-                self.written.clear();
+                self.listings.insert(scope.clone(), Listing::default());
                 Vec::new()
             }
             Event::Applied(object) => {
-                if let Some(seen) = &mut self.listing {
-                    seen.insert(Key::of(&object));
-                }
+                let key = Key::of(&object);
+                self.saw(scope, &key);
+                self.unreadable.remove(&key);
                 self.apply(object).into_iter().collect()
             }
-            Event::Deleted(object) => self.remove(&object).into_iter().collect(),
-            Event::Listed => {
-                self.synced = true;
-                let seen = self.listing.take().unwrap_or_default();
-                let written = std::mem::take(&mut self.written);
-                let gone: Vec<Key> = self
-                    .records
-                    .keys()
-                    .filter(|key| !seen.contains(*key) && !written.contains(*key))
-                    .cloned()
-                    .collect();
-                let gone: Vec<Arc<K>> = gone.iter().filter_map(|key| self.records.remove(key)).collect();
-                gone.iter().for_each(|object| self.gone.add(&**object));
-                gone.into_iter().map(Change::Removed).collect()
+            Event::Unreadable(key) => {
+                self.saw(scope, &key);
+                self.unreadable.insert(key);
+                Vec::new()
             }
+            Event::Deleted(object) => self.remove(&object).into_iter().collect(),
+            Event::DeletedUnread { key, uid } => {
+                self.unreadable.remove(&key);
+                let known = self.records.get(&key).filter(|known| known.uid() == uid).map(Arc::clone);
+                known.and_then(|known| self.remove(&known)).into_iter().collect()
+            }
+            Event::Listed => self.listed(scope),
         }
+    }
+
+    fn saw(&mut self, scope: &Scope, key: &Key) {
+        if let Some(listing) = self.listings.get_mut(scope) {
+            listing.seen.insert(key.clone());
+        }
+    }
+
+    /// What the list of a scope did not show is gone, unless our own writes made it while the list was on its way.
+    fn listed(&mut self, scope: &Scope) -> Vec<Change<K>> {
+        self.synced.insert(scope.clone());
+        let Listing { seen, written } = self.listings.remove(scope).unwrap_or_default();
+        let covers = |key: &Key| scope.as_ref().is_none_or(|namespace| key.namespace == *namespace);
+        let absent = |key: &Key| covers(key) && !seen.contains(key) && !written.contains(key);
+        self.unreadable.retain(|key| !absent(key));
+        let gone: Vec<Key> = self.records.keys().filter(|key| absent(key)).cloned().collect();
+        let gone: Vec<Arc<K>> = gone.iter().filter_map(|key| self.records.remove(key)).collect();
+        gone.iter().for_each(|object| self.gone.add(&**object));
+        gone.into_iter().map(Change::Removed).collect()
     }
 
     /// Takes the answer to one of our own writes.
     pub fn wrote(&mut self, object: K) -> Option<Change<K>> {
-        if self.listing.is_some() {
-            self.written.insert(Key::of(&object));
-        }
+        let key = Key::of(&object);
+        self.listings.values_mut().for_each(|listing| {
+            listing.written.insert(key.clone());
+        });
         self.apply(object)
     }
 
-    /// Forgets a record that is proven gone, unless its name belongs to another one by now.
+    /// Forgets a record that is proven gone, unless its name belongs to another one by now. No later answer or event
+    /// brings it back.
     pub fn remove(&mut self, object: &K) -> Option<Change<K>> {
         let key = Key::of(object);
         self.gone.add(object);
@@ -244,8 +299,8 @@ mod tests {
     #[test]
     fn an_answer_that_comes_after_the_end_brings_nothing_back() {
         let mut store = Store::default();
-        store.observe(Event::Applied(record("one", 1)));
-        assert_eq!(store.observe(Event::Deleted(record("one", 3))).len(), 1);
+        store.observe(&None, Event::Applied(record("one", 1)));
+        assert_eq!(store.observe(&None, Event::Deleted(record("one", 3))).len(), 1);
         assert!(store.wrote(record("one", 2)).is_none(), "a late answer");
         assert_eq!(shown(&store), None);
         assert!(store.wrote(record("two", 4)).is_some(), "another record of that name");
@@ -256,19 +311,54 @@ mod tests {
     #[test]
     fn a_list_without_a_record_ends_it_for_good() {
         let mut store = Store::default();
-        store.observe(Event::Applied(record("one", 1)));
-        store.observe(Event::Listing);
-        assert_eq!(store.observe(Event::Listed).len(), 1);
+        store.observe(&None, Event::Applied(record("one", 1)));
+        store.observe(&None, Event::Listing);
+        assert_eq!(store.observe(&None, Event::Listed).len(), 1);
         assert!(store.wrote(record("one", 2)).is_none() && store.is_empty());
     }
 
     #[test]
     fn the_newer_record_of_a_name_stays() {
         let mut store = Store::default();
-        store.observe(Event::Applied(record("two", 5)));
+        store.observe(&None, Event::Applied(record("two", 5)));
         assert!(store.wrote(record("one", 3)).is_none(), "an answer older than the record that took the name");
-        assert!(store.observe(Event::Applied(record("three", 9))).len() == 1);
-        assert!(store.observe(Event::Applied(record("two", 6))).is_empty(), "what was replaced is gone");
+        assert!(store.observe(&None, Event::Applied(record("three", 9))).len() == 1);
+        assert!(store.observe(&None, Event::Applied(record("two", 6))).is_empty(), "what was replaced is gone");
         assert_eq!(shown(&store), Some(("three".to_owned(), 9)));
+    }
+
+    #[test]
+    fn a_list_of_one_namespace_says_nothing_of_another() {
+        let (a, b): (Scope, Scope) = (Some("n".into()), Some("other".into()));
+        let mut store = Store::default();
+        store.observe(&a, Event::Listing);
+        store.observe(&a, Event::Applied(record("one", 1)));
+        store.observe(&a, Event::Listed);
+        assert!(store.synced(1) && !store.synced(2));
+        store.observe(&b, Event::Listing);
+        assert!(store.observe(&b, Event::Listed).is_empty());
+        assert_eq!(shown(&store), Some(("one".to_owned(), 1)));
+    }
+
+    #[test]
+    fn what_was_written_while_a_list_was_on_its_way_stays() {
+        let mut store = Store::default();
+        store.observe(&None, Event::Listing);
+        store.wrote(record("one", 9));
+        assert!(store.observe(&None, Event::Listed).is_empty());
+        assert_eq!(shown(&store), Some(("one".to_owned(), 9)));
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_stays_until_it_is_gone() {
+        let mut store = Store::default();
+        store.observe(&None, Event::Applied(record("one", 1)));
+        store.observe(&None, Event::Listing);
+        store.observe(&None, Event::Unreadable(Key::new("n", "a-0")));
+        assert!(store.observe(&None, Event::Listed).is_empty());
+        assert!(store.is_unreadable(&Key::new("n", "a-0")) && shown(&store).is_some());
+        let deleted = Event::DeletedUnread { key: Key::new("n", "a-0"), uid: Some("one".to_owned()) };
+        assert_eq!(store.observe(&None, deleted).len(), 1);
+        assert!(!store.is_unreadable(&Key::new("n", "a-0")) && store.is_empty());
     }
 }

@@ -20,7 +20,7 @@ pub mod runtime;
 pub mod setup;
 pub mod watch;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -167,7 +167,7 @@ pub struct Engine {
     /// Who may probe now.
     pub probes: Arc<Semaphore>,
     marks: BTreeSet<Mark>,
-    timers: BTreeMap<Timestamp, BTreeSet<Mark>>,
+    timers: BTreeSet<(Timestamp, Mark)>,
     /// The clock that every decision goes by.
     pub clock: Clock,
     arrivals: mpsc::UnboundedSender<Arrival>,
@@ -190,8 +190,12 @@ pub struct Memory {
     pub pools: pool::Memory,
     /// Images.
     pub images: disk_image::Memory,
+    /// Boots that wait to be told whether their image version may be used.
+    pub versions: pool_node::Reads,
     /// Status writes under way, so that none is sent twice.
     pub writing: HashSet<Mark>,
+    /// When the allocation looks again by itself.
+    alarm: Option<Timestamp>,
     /// When marks that are held back were last let through, and which wait.
     paced: HashMap<Mark, Timestamp>,
     waiting: HashSet<Mark>,
@@ -214,7 +218,32 @@ impl Engine {
 
     /// Something must be reconciled then, if nothing marks it earlier.
     pub fn wake(&mut self, at: Timestamp, mark: Mark) {
-        self.timers.entry(at).or_default().insert(mark);
+        let before = self.alarm(&mark).and_then(|alarm| match *alarm {
+            Some(earlier) if earlier <= at => Some(earlier),
+            _ => alarm.replace(at),
+        });
+        match before {
+            Some(earlier) if earlier <= at => return,
+            Some(later) => _ = self.timers.remove(&(later, mark.clone())),
+            None => {}
+        }
+        self.timers.insert((at, mark));
+    }
+
+    /// The one alarm of what decides anew, each time that it is reconciled, when to look again. Others may have several.
+    fn alarm(&mut self, mark: &Mark) -> Option<&mut Option<Timestamp>> {
+        match mark {
+            Mark::Node(uid) => self.runtime.get_mut(uid).map(|runtime| &mut runtime.alarm),
+            Mark::Allocation => Some(&mut self.memory.alarm),
+            _ => None,
+        }
+    }
+
+    /// Forgets the alarm of what is reconciled now, or is gone.
+    pub fn disarm(&mut self, mark: &Mark) {
+        if let Some(at) = self.alarm(mark).and_then(Option::take) {
+            self.timers.remove(&(at, mark.clone()));
+        }
     }
 
     /// Something must be reconciled after that long.
@@ -242,6 +271,15 @@ impl Engine {
         self.wake(at.map_or(self.now, |at| at.max(self.now)), mark);
     }
 
+    /// Something was written and may have changed meanwhile. What counts nodes would else be written without end while
+    /// nodes come and go.
+    fn mark_again(&mut self, mark: Mark) {
+        match mark {
+            Mark::Provider(_) | Mark::Pool(_) => self.mark_within(provider::REPORT_EVERY, mark),
+            mark => self.mark(mark),
+        }
+    }
+
     /// Writes one record, unless a write of it is under way already; the answer is applied, or the mark comes again.
     pub fn write_once<T: Send + 'static>(
         &mut self,
@@ -259,7 +297,7 @@ impl Engine {
                 match answer {
                     Ok(written) => {
                         apply(engine, written);
-                        engine.mark(mark);
+                        engine.mark_again(mark);
                     }
                     Err(records::WriteError::NotFound) => {}
                     Err(records::WriteError::Conflict) => engine.wake_in(WRITE_AGAIN / 10, mark),
@@ -364,20 +402,19 @@ impl Engine {
     }
 
     fn synced(&self) -> bool {
-        self.providers.synced()
-            && self.disk_images.synced()
-            && self.provider_images.synced()
-            && self.pools.synced()
-            && self.nodes.synced()
-            && self.requests.synced()
+        let watches = self.setup.watch_namespaces.len().max(1);
+        self.providers.synced(watches)
+            && self.disk_images.synced(watches)
+            && self.provider_images.synced(watches)
+            && self.pools.synced(watches)
+            && self.nodes.synced(watches)
+            && self.requests.synced(watches)
     }
 
     fn fire_timers(&mut self) {
-        let later = self.timers.split_off(&self.now);
-        let due = std::mem::replace(&mut self.timers, later);
-        let mut due: Vec<BTreeSet<Mark>> = due.into_values().collect();
-        due.extend(self.timers.remove(&self.now));
-        due.into_iter().for_each(|marks| self.marks.extend(marks));
+        while self.timers.first().is_some_and(|(at, _)| *at <= self.now) {
+            self.marks.extend(self.timers.pop_first().map(|(_, mark)| mark));
+        }
     }
 
     /// Reconciles everything that is marked, and what that marks, in the order in which facts depend on each other.
@@ -389,6 +426,7 @@ impl Engine {
         }
         // Each reconcile may mark more; what it marks of an earlier kind waits for the next round.
         while let Some(mark) = self.marks.pop_first() {
+            self.disarm(&mark);
             if self.memory.waiting.remove(&mark) {
                 self.memory.paced.insert(mark.clone(), self.now);
             }
@@ -422,7 +460,7 @@ impl Engine {
     }
 
     async fn next(&mut self, arrivals: &mut mpsc::UnboundedReceiver<Arrival>) -> bool {
-        let until = self.timers.keys().next().map(|at| self.clock.instant(*at));
+        let until = self.timers.first().map(|(at, _)| self.clock.instant(*at));
         let due = async {
             match until {
                 Some(until) => tokio::time::sleep_until(until).await,
@@ -503,7 +541,7 @@ pub async fn run(setup: Setup) -> Result<(), Box<dyn std::error::Error + Send + 
         owner,
         memory: Memory::default(),
         marks: BTreeSet::from([Mark::Allocation, Mark::Figures]),
-        timers: BTreeMap::new(),
+        timers: BTreeSet::new(),
         arrivals: sender,
         setup,
     };
@@ -535,16 +573,17 @@ impl Engine {
             + Sync
             + 'static,
     {
-        for api in self.setup.apis() {
+        for (scope, api) in self.setup.apis() {
             let arrivals = self.arrivals.clone();
             let beat =
                 self.setup.heartbeats.watch_loop(format!("watch {} {}", K::plural(&()), api.resource_url()), SILENCE);
             let alive = move || beat.beat();
             let shutdown = self.setup.shutdown.clone();
             let tell = move |event: Event<K>| {
+                let scope = scope.clone();
                 let apply: Arrival = Box::new(move |engine: &mut Engine| {
                     let listed = matches!(event, Event::Listed);
-                    let changes = store(engine).observe(event);
+                    let changes = store(engine).observe(&scope, event);
                     changes.iter().for_each(|change| changed(engine, change));
                     if listed {
                         engine.mark(Mark::Allocation);

@@ -73,6 +73,8 @@ pub struct NodeRuntime {
     pub claiming: Option<String>,
     /// Our condemnation is not answered yet.
     pub condemning: bool,
+    /// When it is looked at again by itself.
+    pub alarm: Option<Timestamp>,
 }
 
 impl NodeRuntime {
@@ -100,6 +102,7 @@ impl NodeRuntime {
             busy: false,
             claiming: None,
             condemning: false,
+            alarm: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use kube::{Api, Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use super::index::Key;
+use super::index::{Key, Scope};
 use super::metrics::Metrics;
 use crate::cloud::openstack::CallObserver;
 use crate::cloud::poller::PollSettings;
@@ -50,14 +50,16 @@ const OWNER_DEADLINE: Duration = Duration::from_secs(10);
 impl Setup {
     /// One handle for each watched namespace, or one for all.
     #[must_use]
-    pub fn apis<K>(&self) -> Vec<Api<DeserializeGuard<K>>>
+    pub fn apis<K>(&self) -> Vec<(Scope, Api<DeserializeGuard<K>>)>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned,
     {
         if self.watch_namespaces.is_empty() {
-            return vec![Api::all(self.client.clone())];
+            return vec![(None, Api::all(self.client.clone()))];
         }
-        self.watch_namespaces.iter().map(|namespace| Api::namespaced(self.client.clone(), namespace)).collect()
+        let scoped =
+            |namespace: &String| (Some(namespace.as_str().into()), Api::namespaced(self.client.clone(), namespace));
+        self.watch_namespaces.iter().map(scoped).collect()
     }
 
     /// The installation's unique name: the uid of the namespace it lives in, which no other installation shares, and

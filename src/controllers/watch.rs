@@ -8,14 +8,15 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::core::{DeserializeGuard, Resource};
 use serde::de::DeserializeOwned;
-use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::warn;
 
-use super::index::Event;
+use super::index::{Event, Key};
 
 /// How many objects one list page holds.
 const PAGE: u32 = 500;
@@ -25,6 +26,10 @@ const WATCH_SECONDS: u32 = 30;
 const GRACE: Duration = Duration::from_secs(5);
 /// The deadline of one list page.
 const LIST_DEADLINE: Duration = Duration::from_secs(30);
+/// The first pause between two attempts; each that fails at once doubles it.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// How long a list and its watch must have lived to count as no failure.
+const LIVED: Duration = Duration::from_secs(10);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
@@ -43,29 +48,41 @@ where
 {
     let mut failures = 0u32;
     loop {
-        match list(&api, &deliver).await {
-            Ok(mut version) => {
+        let started = Instant::now();
+        let why = match list(&api, &deliver).await {
+            Ok(version) => {
                 alive();
-                failures = 0;
-                loop {
-                    match changes(&api, &mut version, &deliver, &alive).await {
-                        Ok(()) => alive(),
-                        Err(Restart::Expired) => break,
-                        Err(Restart::Failed(why)) => {
-                            warn!(kind = %K::kind(&()), why, "watch ended; listing again");
-                            failures = 1;
-                            break;
-                        }
-                    }
-                }
+                watch(&api, version, &deliver, &alive).await
             }
-            Err(why) => {
-                failures = failures.saturating_add(1);
-                warn!(kind = %K::kind(&()), why, "list failed");
-            }
+            Err(why) => format!("list failed: {why}"),
+        };
+        // A watch that lived for a while was no failure; one that ends at once, again and again, must not spin.
+        failures = if started.elapsed() > LIVED { 1 } else { failures.saturating_add(1) };
+        warn!(kind = %K::kind(&()), why, "listing again");
+        sleep(crate::plan::pressure::grown(FIRST_PAUSE, failures, LONGEST_PAUSE)).await;
+    }
+}
+
+/// Follows the changes until something ends it, and says what.
+async fn watch<K>(
+    api: &Api<DeserializeGuard<K>>,
+    mut version: String,
+    deliver: &impl Fn(Event<K>),
+    alive: &impl Fn(),
+) -> String
+where
+    K: Clone + Debug + DeserializeOwned + Resource<DynamicType = ()> + 'static,
+{
+    loop {
+        let started = Instant::now();
+        match changes(api, &mut version, deliver, alive).await {
+            Ok(()) => alive(),
+            Err(Restart::Expired) => return "the API server forgot our place".to_owned(),
+            Err(Restart::Failed(why)) => return format!("watch ended: {why}"),
         }
-        if failures > 0 {
-            sleep(crate::plan::pressure::grown(Duration::from_millis(250), failures, LONGEST_PAUSE)).await;
+        // The server ends a watch when its time is over; one that ends sooner is asked again, but not without pause.
+        if started.elapsed() < FIRST_PAUSE {
+            sleep(FIRST_PAUSE).await;
         }
     }
 }
@@ -74,6 +91,8 @@ async fn list<K>(api: &Api<DeserializeGuard<K>>, deliver: &impl Fn(Event<K>)) ->
 where
     K: Clone + Debug + DeserializeOwned + Resource<DynamicType = ()>,
 {
+    // Before the first page is asked for: what our own writes make from now on may be missing from it.
+    deliver(Event::Listing);
     let mut objects = Vec::new();
     let mut params = ListParams::default().limit(PAGE);
     let version = loop {
@@ -87,10 +106,7 @@ where
             None => break page.metadata.resource_version.unwrap_or_default(),
         }
     };
-    deliver(Event::Listing);
-    for object in objects.into_iter().filter_map(decoded) {
-        deliver(Event::Applied(object));
-    }
+    objects.into_iter().for_each(|object| deliver(applied(object)));
     deliver(Event::Listed);
     Ok(version)
 }
@@ -115,15 +131,11 @@ where
         match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 advance(version, &object);
-                if let Some(object) = decoded(object) {
-                    deliver(Event::Applied(object));
-                }
+                deliver(applied(object));
             }
             WatchEvent::Deleted(object) => {
                 advance(version, &object);
-                if let Some(object) = decoded(object) {
-                    deliver(Event::Deleted(object));
-                }
+                deliver(deleted(object));
             }
             WatchEvent::Bookmark(bookmark) => {
                 alive();
@@ -142,14 +154,25 @@ fn advance<K: Resource<DynamicType = ()>>(version: &mut String, object: &Deseria
     }
 }
 
-fn decoded<K: Resource<DynamicType = ()>>(object: DeserializeGuard<K>) -> Option<K> {
-    let name = object.meta().name.clone();
+/// An object that cannot be read is told once per version and left alone; it stops nothing (rule 13).
+fn applied<K: Resource<DynamicType = ()>>(object: DeserializeGuard<K>) -> Event<K> {
     match object.0 {
-        Ok(object) => Some(object),
-        Err(error) => {
-            warn!(kind = %K::kind(&()), name, why = %error.error, "object cannot be read; it is left alone");
-            debug!("an object that cannot be read keeps its slot only through its name");
-            None
+        Ok(object) => Event::Applied(object),
+        Err(unreadable) => {
+            let key = key(&unreadable.metadata);
+            warn!(kind = %K::kind(&()), object = %key, why = unreadable.error, "object cannot be read; it is left alone");
+            Event::Unreadable(key)
         }
     }
+}
+
+fn deleted<K: Resource<DynamicType = ()>>(object: DeserializeGuard<K>) -> Event<K> {
+    match object.0 {
+        Ok(object) => Event::Deleted(object),
+        Err(unreadable) => Event::DeletedUnread { key: key(&unreadable.metadata), uid: unreadable.metadata.uid },
+    }
+}
+
+fn key(meta: &ObjectMeta) -> Key {
+    Key::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
 }

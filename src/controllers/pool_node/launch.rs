@@ -6,14 +6,15 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Client, ResourceExt};
 use secrecy::SecretString;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::super::records::{self, LaunchPermit};
 use super::super::{Engine, Mark};
-use super::{Boot, Key};
+use super::{Boot, Key, versions};
+use crate::api::PoolNode;
 use crate::api::conditions::reason;
 use crate::api::pool::UserDataSecretRef;
-use crate::api::{ImageState, PoolNode, ProviderImage};
 use crate::cloud::{BootRequest, Cloud, CloudError, ErrorClass};
 
 /// How a boot request ended.
@@ -55,11 +56,27 @@ pub fn boot(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
         .pools
         .get(&Key::of(&**node).sibling(&node.spec.pool))
         .and_then(|pool| pool.spec.user_data_secret_ref.clone());
+    // Rule 8: no boot that starts after a rejection was written uses the version, so the API server is asked now.
+    let version = node.spec.provider_image.as_ref().map(|name| versions::ask(engine, Key::of(&**node).sibling(name)));
     let node = Arc::clone(node);
     engine.spawn(async move {
-        let outcome = send(&client, cloud, &node, request, user_data, permit).await;
+        let outcome = match usable(version).await {
+            Ok(()) => send(&client, cloud, &node, request, user_data, permit).await,
+            Err(why) => Outcome::NotSent(why),
+        };
         move |engine: &mut Engine| booted(engine, &node, outcome)
     });
+}
+
+/// Whether the version may be booted from; a node of an image without versions always may.
+async fn usable(version: Option<oneshot::Receiver<versions::Answer>>) -> Result<(), String> {
+    let Some(version) = version else { return Ok(()) };
+    match version.await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => Err("its image version was rejected".to_owned()),
+        Ok(Err(why)) => Err(why),
+        Err(_) => Err("nobody answered for its image version".to_owned()),
+    }
 }
 
 async fn send(
@@ -71,12 +88,6 @@ async fn send(
     permit: LaunchPermit,
 ) -> Outcome {
     let namespace = node.namespace().unwrap_or_default();
-    // Rule 8: no boot that starts after a rejection was written uses the version, so the API server is asked now.
-    match usable(client, &namespace, node).await {
-        Ok(true) => {}
-        Ok(false) => return Outcome::NotSent("its image version was rejected".to_owned()),
-        Err(why) => return Outcome::NotSent(why),
-    }
     if let Some(wanted) = user_data {
         match read_user_data(client, &namespace, &wanted).await {
             Ok(data) => request.user_data = Some(data),
@@ -93,16 +104,6 @@ async fn send(
         Ok(id) => Outcome::Accepted(id),
         Err(error) => Outcome::Failed(error),
     }
-}
-
-async fn usable(client: &Client, namespace: &str, node: &PoolNode) -> Result<bool, String> {
-    let Some(name) = &node.spec.provider_image else { return Ok(true) };
-    let version = records::read::<ProviderImage>(client, namespace, name).await.map_err(|error| error.to_string())?;
-    Ok(version.is_some_and(|version| {
-        !version.spec.rejected
-            && version.metadata.deletion_timestamp.is_none()
-            && version.state() != ImageState::Rejected
-    }))
 }
 
 async fn read_user_data(client: &Client, namespace: &str, wanted: &UserDataSecretRef) -> Result<SecretString, Outcome> {
@@ -215,7 +216,7 @@ fn with_connection(engine: &mut Engine, node: &PoolNode, tell: impl FnOnce(&mut 
     if let Some(connection) = engine.connections.get_mut(&key) {
         tell(connection);
     }
-    engine.mark(Mark::Provider(key));
+    super::provider::mark_later(engine, key);
 }
 
 fn set(engine: &mut Engine, uid: &str, change: impl FnOnce(&mut super::NodeRuntime)) {

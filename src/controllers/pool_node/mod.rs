@@ -7,6 +7,7 @@ mod act;
 mod advice;
 mod launch;
 mod report;
+mod versions;
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::plan::node::{Boot, Claim, Decision, Hold, Observation, Probe, Sightin
 
 pub use self::act::{claim, condemn};
 pub use self::launch::{adopt_permit, server_name};
+pub use self::versions::Reads;
 
 /// Longest launch and boot times of a node whose Provider is gone or not known.
 const UNKNOWN_LAUNCH_TIMEOUT: Duration = Duration::from_secs(600);
@@ -46,6 +48,7 @@ pub fn changed(engine: &mut Engine, change: &Change<PoolNode>) {
         Change::Removed(node) => {
             forget_claim(engine, node);
             if let Some(uid) = node.uid() {
+                engine.disarm(&Mark::Node(uid.clone()));
                 engine.runtime.remove(&uid);
             }
             mark_neighbours(engine, node);

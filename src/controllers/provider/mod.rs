@@ -31,7 +31,11 @@ pub fn changed(engine: &mut Engine, change: &Change<Provider>) {
     match change {
         Change::Updated(provider, before) => {
             let key = Key::of(&**provider);
-            engine.mark(Mark::Provider(key.clone()));
+            match before {
+                // Our own counts, most of the time.
+                Some(before) if only_status(before, provider) => mark_later(engine, key.clone()),
+                _ => engine.mark(Mark::Provider(key.clone())),
+            }
             // Being deleted is news too: its idle nodes go, and its pools turn elsewhere.
             let same = |before: &Provider| {
                 before.spec == provider.spec
@@ -53,6 +57,13 @@ pub fn changed(engine: &mut Engine, change: &Change<Provider>) {
             mark_users(engine, &key);
         }
     }
+}
+
+/// Whether nothing but the status is different.
+fn only_status(before: &Provider, now: &Provider) -> bool {
+    before.spec == now.spec
+        && before.metadata.deletion_timestamp == now.metadata.deletion_timestamp
+        && before.metadata.finalizers == now.metadata.finalizers
 }
 
 /// What depends on a Provider: its nodes' deadlines, the pools' offers, the images there.
