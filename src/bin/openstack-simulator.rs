@@ -10,7 +10,7 @@ use nodepool_operator::simulator::{self, Settings};
 
 /// A small OpenStack (Keystone, Nova, Glance, Neutron) over HTTP, with faults on demand.
 ///
-/// Prints its Keystone URL as its first line, then serves until it is stopped. Log in as user `simulator` of project
+/// Prints its Keystone URL as its first line and where it listens as its second, then serves until it is stopped. Log in as user `simulator` of project
 /// `simulator`, both of domain `Default`, or with the application credential of the clouds.yaml.
 #[derive(Parser)]
 #[command(name = "openstack-simulator", version, after_long_help = simulator::HELP, after_help = simulator::HELP)]
@@ -38,7 +38,8 @@ async fn main() -> ExitCode {
 async fn run(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
     let mut running = simulator::serve(settings).await?;
     let mut out = std::io::stdout();
-    writeln!(out, "{}", running.keystone_url)?;
+    // Both lines at once: whoever waits for the first may read no further.
+    out.write_all(format!("{}\n{}\n", running.keystone_url, running.url).as_bytes())?;
     out.flush()?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {

@@ -84,9 +84,9 @@ pub enum StartError {
 
 /// A cloud that runs until it is dropped.
 pub struct Running {
-    /// Keystone where it listens, whatever is advertised: `http://ADDRESS/identity/v3`.
+    /// What clients log in to, as it is advertised: `http://ADDRESS/identity/v3`.
     pub keystone_url: String,
-    /// The root of all services, and of the admin API, where they listen.
+    /// The root of all services, and of the admin API, where they listen whatever is advertised.
     pub url: String,
     /// The port on which every server answers SSH.
     pub ssh_port: u16,
@@ -130,7 +130,7 @@ pub async fn serve(settings: &Settings) -> Result<Running, StartError> {
     let mut secret = [0; 32];
     secret[..16].copy_from_slice(Uuid::new_v4().as_bytes());
     secret[16..].copy_from_slice(Uuid::new_v4().as_bytes());
-    let world = World::new(settings, advertised, ssh_port, secret, Timestamp::now());
+    let world = World::new(settings, advertised.clone(), ssh_port, secret, Timestamp::now());
     let clouds_yaml = clouds_yaml::write(&world);
     if let Some(path) = &settings.clouds_yaml {
         let write = std::fs::write(path, &clouds_yaml);
@@ -145,7 +145,7 @@ pub async fn serve(settings: &Settings) -> Result<Running, StartError> {
             tracing::error!("cannot serve: {error}");
         }
     });
-    let keystone_url = format!("{url}/identity/v3");
+    let keystone_url = format!("{advertised}/identity/v3");
     Ok(Running { keystone_url, url, ssh_port, clouds_yaml, server, clock, _reserved: reserved })
 }
 

@@ -21,7 +21,7 @@ pub struct Settings {
     pub clouds_yaml: Option<PathBuf>,
 
     /// URL that the catalogue, links and the clouds.yaml name instead of the listen address (a proxy in front). The
-    /// first line of the output is where it listens all the same.
+    /// second line of the output is where it listens all the same.
     #[arg(long, env = "OPENSTACK_SIMULATOR_ADVERTISE_URL", value_name = "URL")]
     pub advertise_url: Option<String>,
 

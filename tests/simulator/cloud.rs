@@ -20,6 +20,9 @@ pub const MICROVERSION: &str = "compute 2.96";
 /// A running simulator, killed when dropped.
 pub struct Cloud {
     process: Child,
+    /// The first line of its output.
+    pub keystone: String,
+    /// Where it listens.
     pub url: String,
     pub client: reqwest::Client,
     pub token: Mutex<String>,
@@ -79,10 +82,10 @@ impl Cloud {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().strip_suffix("/identity/v3").expect("the first line is the Keystone URL").to_owned();
-        Self { process, url, client, token: Mutex::default(), folder }
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let keystone = lines.next().unwrap().unwrap();
+        let url = lines.next().unwrap().unwrap();
+        Self { process, keystone, url, client, token: Mutex::default(), folder }
     }
 
     pub async fn log_in(&self, auth: &Value) -> Answer {

@@ -18,7 +18,8 @@ async fn the_clouds_yaml_names_two_ways_in() {
     let text = std::fs::read_to_string(cloud.folder.join("clouds.yaml")).unwrap();
     let file: Value = serde_yaml::from_str(&text).unwrap();
     let by_password = &file["clouds"]["simulator"];
-    assert_eq!(by_password["auth"]["auth_url"], format!("{}/identity/v3", cloud.url));
+    assert_eq!(cloud.keystone, format!("{}/identity/v3", cloud.url));
+    assert_eq!(by_password["auth"]["auth_url"], cloud.keystone.as_str());
     assert_eq!((&by_password["region_name"], &by_password["auth"]["password"]), (&json!("Mars"), &json!("s3cret")));
     assert_eq!(cloud.log_in(&password("s3cret")).await.status, 201);
     let (id, secret) = credential(&cloud);
@@ -39,6 +40,7 @@ async fn the_clouds_yaml_names_two_ways_in() {
 #[tokio::test]
 async fn another_address_can_be_advertised() {
     let cloud = Cloud::start(&["--advertise-url", "http://127.0.0.1:1/cloud/"]).await;
+    assert_eq!(cloud.keystone, "http://127.0.0.1:1/cloud/identity/v3");
     let catalog = cloud.get("/identity/v3/auth/catalog").await.json();
     let urls = catalog["catalog"].as_array().unwrap().iter().map(|service| service["endpoints"][0]["url"].as_str());
     assert!(urls.into_iter().all(|url| url.unwrap().starts_with("http://127.0.0.1:1/cloud/")), "{catalog}");
