@@ -87,6 +87,9 @@ struct RunOptions {
     /// How often each cloud's servers are listed completely, and leaks looked for; changes are listed more often.
     #[arg(long, env = "NODEPOOL_FULL_LIST_INTERVAL", value_name = "DURATION", default_value = "10m")]
     full_list_interval: api::Duration,
+    /// How long a boot request that was not answered is searched for at least: longer than any proxy keeps one alive.
+    #[arg(long, env = "NODEPOOL_SETTLE_TIME", value_name = "DURATION", default_value = "10m")]
+    settle_time: api::Duration,
     /// How log lines are written.
     #[arg(long, env = "NODEPOOL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -196,6 +199,7 @@ async fn run(options: RunOptions) -> Result<(), Failure> {
         heartbeats: Heartbeats::new(),
         readiness: Readiness::new(),
         events,
+        settle_time: options.settle_time.as_std(),
         polling: PollSettings { full: options.full_list_interval.as_std(), ..PollSettings::default() },
         shutdown: shutdown.clone(),
     };

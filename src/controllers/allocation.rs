@@ -27,6 +27,7 @@ use crate::cloud::Flavor;
 use crate::plan::allocation as plan;
 use crate::plan::allocation::{Blocked, Gate, Resources, Step, Verdict, World};
 use crate::plan::node::Boot;
+use crate::plan::pressure::Answer;
 
 /// What the last pass said, for the reports.
 #[derive(Debug, Default)]
@@ -185,7 +186,14 @@ fn provider_gate(
             format!("the servers of the Provider {} are being listed", key.name),
         );
     }
-    connection.gate(engine.now)
+    let creates = engine.memory.providers.get(key).map(|memory| memory.creates.answer(engine.now));
+    match creates {
+        Some(Answer::ClosedUntil(until)) => {
+            let message = "records of nodes could not be made; the operator's log tells why".to_owned();
+            (Gate::Closed(Blocked { reason: reason::TRANSIENT_ERROR, message }), Some(until))
+        }
+        _ => connection.gate(engine.now),
+    }
 }
 
 fn one_pool(
@@ -339,7 +347,7 @@ fn one_node(
     let condemned = record.metadata.deletion_timestamp.is_some()
         || runtime.is_some_and(|runtime| runtime.condemning || hopeless(runtime));
     let state = match record.state() {
-        _ if condemned => plan::NodeState::Leaving,
+        _ if condemned || engine.nodes.is_unreadable(key) => plan::NodeState::Leaving,
         NodeState::Failed | NodeState::Deleting => plan::NodeState::Leaving,
         NodeState::Held => plan::NodeState::Held,
         _ if record.spec.hold.is_some() => plan::NodeState::Held,
@@ -523,7 +531,9 @@ fn new_node(
 fn created(engine: &mut Engine, key: &Key, answer: Result<(PoolNode, LaunchPermit), WriteError>) {
     match answer {
         Ok((node, permit)) => {
-            engine.creating.remove(key);
+            if let Some(creating) = engine.creating.remove(key) {
+                engine.memory.providers.entry(creating.provider).or_default().creates.accepted();
+            }
             pool_node::adopt_permit(engine, &node, permit);
             engine.wrote_node(node);
         }
@@ -533,6 +543,11 @@ fn created(engine: &mut Engine, key: &Key, answer: Result<(PoolNode, LaunchPermi
         }
         Err(error) => {
             tracing::warn!(node = %key, %error, "node record not made");
+            // The API server refuses, or is away: not the next slot at once, and the next.
+            if let Some(provider) = engine.creating.get(key).map(|creating| creating.provider.clone()) {
+                let now = engine.now;
+                engine.memory.providers.entry(provider).or_default().creates.refused(now, None);
+            }
             taken(engine, key);
         }
     }

@@ -145,7 +145,17 @@ fn looked(
     answer: Result<Vec<Image>, CloudError>,
 ) {
     let now = engine.now;
-    let Some(record) = engine.disk_images.get(key).cloned() else { return };
+    let place = (key.clone(), provider.to_owned());
+    engine.memory.images.looks.entry(place.clone()).or_default().under_way = false;
+    let Some(record) = engine.disk_images.get(key).cloned() else {
+        engine.memory.images.looks.remove(&place);
+        return;
+    };
+    if record.metadata.generation != generation {
+        // It was looked for what the spec said before.
+        engine.mark(Mark::DiskImage(key.clone()));
+        return;
+    }
     let rejected = rejected(engine, key, &record, provider);
     let found = answer.map(|images| {
         images
@@ -153,8 +163,7 @@ fn looked(
             .filter(|image| image.active && !rejected.contains(&image.id))
             .max_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)))
     });
-    let memory = engine.memory.images.looks.entry((key.clone(), provider.to_owned())).or_default();
-    memory.under_way = false;
+    let memory = engine.memory.images.looks.entry(place).or_default();
     let failure = match found {
         Ok(Some(image)) => {
             *memory = Look { found: Some((now, generation)), ..Look::default() };
@@ -250,7 +259,12 @@ fn rejected(engine: &Engine, key: &Key, image: &DiskImage, provider: &str) -> Ve
             && record.spec.provider == provider
             && record.spec.rejected
     });
-    ids.extend(records.filter_map(|(_, record)| record.spec.image_id.clone()));
+    let newer: Vec<String> = records.filter_map(|(_, record)| record.spec.image_id.clone()).collect();
+    for id in newer {
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
     ids
 }
 
@@ -307,8 +321,9 @@ fn report(engine: &mut Engine, key: &Key, image: &Arc<DiskImage>) {
     let providers: Vec<DiskImageProviderStatus> =
         image.spec.providers.iter().map(|provider| on_provider(engine, key, image, provider)).collect();
     for status in &providers {
-        if let Some(at) = status.next_build_time.as_ref().map(|time| time.0) {
-            engine.wake(at.max(engine.now), Mark::DiskImage(key.clone()));
+        // One that has passed is being looked for, or waits for its retry: both wake by themselves.
+        if let Some(at) = status.next_build_time.as_ref().map(|time| time.0).filter(|at| *at > engine.now) {
+            engine.wake(at, Mark::DiskImage(key.clone()));
         }
     }
     let desired = conditions_of(engine, key, image, &providers);
@@ -334,7 +349,6 @@ fn on_provider(engine: &Engine, key: &Key, image: &DiskImage, provider: &str) ->
         None => recorded.and_then(|status| status.next_build_time.clone()),
     };
     let mut ids = rejected(engine, key, image, provider);
-    ids.dedup();
     DiskImageProviderStatus {
         name: provider.to_owned(),
         current: current.map(|version| version.name_any()),

@@ -139,6 +139,8 @@ struct Swept {
     findings: Findings,
     removed: Vec<(Leak, Result<(), CloudError>)>,
     attached: HashMap<String, String>,
+    /// Servers whose ports could not be looked for.
+    unasked: HashMap<String, String>,
 }
 
 /// The cloud was listed; now its parts, then the records, then the answer, then what it says.
@@ -153,6 +155,7 @@ async fn collect(
     sweep.ports = ports(cloud, &sweep, gone).await;
     sweep.floating_ips = things(cloud.floating_ips().await);
     sweep.records = records(client, &provider.namespace).await;
+    let unasked = if sweep.ports.is_none() { gone.clone() } else { HashMap::new() };
     let findings = find_leaks(&sweep);
     let mut removed = Vec::new();
     for leak in &findings.delete {
@@ -162,7 +165,7 @@ async fn collect(
         removed.push((leak.clone(), remove(cloud, leak, &sweep.owner).await));
     }
     let attached = sweep.ports.into_iter().flatten().filter_map(|port| Some((port.id, port.attached_to?))).collect();
-    Swept { findings, removed, attached }
+    Swept { findings, removed, attached, unasked }
 }
 
 /// Ports with our mark, and those that Nova made for servers of ours that are gone.
@@ -231,11 +234,12 @@ async fn remove(cloud: &dyn Cloud, leak: &Leak, owner: &str) -> Result<(), Cloud
 }
 
 fn report(engine: &mut Engine, provider: &Key, swept: Swept) {
-    let Swept { findings, removed, attached } = swept;
+    let Swept { findings, removed, attached, unasked } = swept;
     let now = engine.now;
     let Some(record) = engine.providers.get(provider).cloned() else { return };
     let memory = engine.memory.leaks.entry(provider.clone()).or_default();
     memory.sweeping = false;
+    memory.gone.extend(unasked);
     let (_, mut deletions) = memory.found.take().unwrap_or_else(|| recorded(&record));
     let oldest = SignedDuration::try_from(WINDOW).ok().and_then(|window| now.checked_sub(window).ok());
     deletions.retain(|at| oldest.is_none_or(|oldest| *at > oldest));

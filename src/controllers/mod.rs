@@ -162,6 +162,10 @@ pub struct Engine {
     pub claims: HashMap<String, BTreeSet<Key>>,
     /// The uids that claims give for requests of one name.
     pub claimed_names: HashMap<Key, BTreeSet<String>>,
+    /// Records for which this process ever held the permit.
+    pub permitted: HashSet<String>,
+    /// Versions that no boot may use any more.
+    pub rejected: provider_image::Rejected,
     /// What each kind remembers between passes.
     pub memory: Memory,
     /// Who may probe now.
@@ -535,6 +539,8 @@ pub async fn run(setup: Setup) -> Result<(), Box<dyn std::error::Error + Send + 
         runtime: HashMap::new(),
         creating: HashMap::new(),
         connections: HashMap::new(),
+        permitted: HashSet::new(),
+        rejected: provider_image::Rejected::default(),
         claims: HashMap::new(),
         claimed_names: HashMap::new(),
         probes: Arc::new(Semaphore::new(PROBES)),

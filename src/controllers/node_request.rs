@@ -17,9 +17,6 @@ use crate::api::node_request::AssignedNode;
 use crate::api::{NodeRequest, NodeRequestStatus, NodeState, PoolNode, RequestState};
 use crate::plan::allocation::{Blocked, Verdict};
 
-/// How many uids of ended requests are remembered.
-const REMEMBERED: usize = 100_000;
-
 /// What the process remembers of requests.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -34,10 +31,12 @@ impl Memory {
         self.gone.contains(uid)
     }
 
+    /// No node carries its claim any more: nobody will ask again.
+    pub fn forget(&mut self, uid: &str) {
+        self.gone.remove(uid);
+    }
+
     fn gone(&mut self, uid: String) {
-        if self.gone.len() >= REMEMBERED {
-            self.gone.clear();
-        }
         self.gone.insert(uid);
     }
 }
@@ -46,7 +45,8 @@ impl Memory {
 pub fn changed(engine: &mut Engine, change: &Change<NodeRequest>) {
     let (Change::Updated(request, _) | Change::Removed(request)) = change;
     let key = Key::of(&**request);
-    if let (Change::Removed(_), Some(uid)) = (change, request.uid()) {
+    // Only while nodes carry its claim; a claim that lands later is asked about by name.
+    if let (Change::Removed(_), Some(uid)) = (change, request.uid().filter(|uid| engine.claims.contains_key(uid))) {
         engine.memory.requests.gone(uid);
     }
     // Served, ended or gone: what becomes of the nodes that carry its claim is decided now.
@@ -172,7 +172,8 @@ fn count(
 fn pending(engine: &mut Engine, key: &Key, request: &NodeRequest, status: &mut NodeRequestStatus) -> Option<Desired> {
     let uid = request.uid()?;
     let wanted: i64 = request.spec.nodes.iter().map(|set| i64::from(set.count)).sum();
-    let claimed: Vec<Arc<PoolNode>> = claimed_by(engine, &uid).map(|(_, node)| Arc::clone(node)).collect();
+    let claimed: Vec<Arc<PoolNode>> =
+        claimed_by(engine, &uid).filter(|(_, node)| holds(node, &uid)).map(|(_, node)| Arc::clone(node)).collect();
     if i64::try_from(claimed.len()).is_ok_and(|claimed| claimed >= wanted) {
         return Some(serve(engine, request, &claimed, status));
     }

@@ -1,7 +1,8 @@
 //! One version of one image on one provider: which is current, what its record shows, and how it goes.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -12,10 +13,34 @@ use super::{Engine, Mark, records};
 use crate::api::conditions::{self, Desired, READY, reason};
 use crate::api::{FINALIZER_IMAGE, ImageState, ProviderImage};
 
+/// Versions that were rejected or deleted, as the watch tells it: asked when a boot request's turn has come, which may
+/// be long after the API server was asked (rule 8).
+#[derive(Clone, Debug, Default)]
+pub struct Rejected(Arc<RwLock<HashSet<Key>>>);
+
+impl Rejected {
+    /// Whether this version is among them.
+    #[must_use]
+    pub fn holds(&self, version: Option<&Key>) -> bool {
+        version.is_some_and(|version| self.0.read().unwrap_or_else(PoisonError::into_inner).contains(version))
+    }
+
+    fn note(&self, version: &Key, rejected: bool) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if rejected {
+            all.insert(version.clone());
+        } else {
+            all.remove(version);
+        }
+    }
+}
+
 /// A version's record changed.
 pub fn changed(engine: &mut Engine, change: &Change<ProviderImage>) {
     let (Change::Updated(version, _) | Change::Removed(version)) = change;
     let key = Key::of(&**version);
+    let over = version.spec.rejected || version.metadata.deletion_timestamp.is_some();
+    engine.rejected.note(&key, over && matches!(change, Change::Updated(..)));
     let siblings: Vec<Key> = engine
         .provider_images
         .iter()
@@ -65,7 +90,9 @@ pub fn reconcile(engine: &mut Engine, key: &Key) {
         remove(engine, key, &version);
         return;
     }
-    if !version.spec.managed && engine.disk_images.get(&key.sibling(&version.spec.disk_image)).is_none() {
+    let image = key.sibling(&version.spec.disk_image);
+    let orphan = engine.disk_images.get(&image).is_none() && !engine.disk_images.is_unreadable(&image);
+    if !version.spec.managed && orphan {
         // Nothing in the cloud is ours here: without its DiskImage the record says nothing any more.
         let (client, seen) = (engine.setup.client.clone(), Arc::clone(&version));
         engine.write_once(

@@ -53,6 +53,10 @@ pub struct NodeRuntime {
     pub probe: Probe,
     /// What the probe recorded.
     pub host_keys: Vec<String>,
+    /// How often a floating IP could not be attached.
+    pub address_failures: u32,
+    /// Its failed launch was counted and told.
+    pub told: bool,
     /// The floating IP that was attached.
     pub floating_ip: Option<std::net::IpAddr>,
     /// When an idle node is probed again.
@@ -92,6 +96,8 @@ impl NodeRuntime {
             gone: false,
             probe: Probe::Idle,
             host_keys: Vec::new(),
+            address_failures: 0,
+            told: false,
             floating_ip: None,
             recheck: None,
             deletion: Deletion::Unsent,

@@ -38,6 +38,8 @@ pub struct Setup {
     pub readiness: Readiness,
     /// Where events are handed in.
     pub events: Events,
+    /// How long a boot request that was not answered is searched for at least.
+    pub settle_time: Duration,
     /// How clouds are listed.
     pub polling: PollSettings,
     /// Cancelled when the process must end; the controllers then return within a second.

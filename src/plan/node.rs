@@ -173,8 +173,10 @@ pub struct Observation {
     pub address_missing: bool,
     /// From ACTIVE to reachable, at most.
     pub boot_timeout: Duration,
-    /// From the record to ACTIVE, at most; also how long an unclear boot request is searched for.
+    /// From the record to ACTIVE, at most.
     pub launch_timeout: Duration,
+    /// How long an unclear boot request is searched for at least.
+    pub settle_time: Duration,
     /// When an idle node is to be probed again.
     pub recheck: Option<Timestamp>,
     /// Whether a write to the record, or a cloud call for it, is under way.
@@ -334,14 +336,14 @@ fn launch(o: &Observation) -> Decision {
         Sighting::Present(Status::SoftDeleted) => step(Step::MarkFailed(Failure::ServerLost)),
         Sighting::Present(Status::Active { since }) => answer(o, since),
         _ if o.now >= deadline && o.server_known => step(Step::MarkFailed(Failure::LaunchTimeout)),
-        Sighting::Missing { listed_full, .. } if listed_full >= deadline => {
+        Sighting::Missing { listed_full, .. } if listed_full >= searched(o) => {
             step(Step::MarkFailed(Failure::NeverAppeared))
         }
-        Sighting::Missing { .. } if o.now >= deadline => list_all(o),
+        Sighting::Missing { .. } if o.now >= searched(o) => list_all(o),
         Sighting::Present(Status::Building | Status::Stopped | Status::Deleting) => show_server(o, deadline),
         // The cloud named it and does not show it: it may have vanished.
         Sighting::Missing { .. } if o.server_known => look_up_again(o, o.created, deadline),
-        Sighting::Missing { .. } | Sighting::Unlisted => wait(Some(deadline.max(soon(o)))),
+        Sighting::Missing { .. } | Sighting::Unlisted => wait(Some(searched(o).max(soon(o)))),
     }
 }
 
@@ -355,10 +357,10 @@ fn look_up_again(o: &Observation, since: Timestamp, deadline: Timestamp) -> Deci
 
 /// ACTIVE, but not yet known to answer.
 fn answer(o: &Observation, since: Timestamp) -> Decision {
-    if o.address_missing {
-        return step(Step::AttachAddress);
-    }
     let deadline = later(since, o.boot_timeout);
+    if o.address_missing && o.now < deadline {
+        return Decision { step: Step::AttachAddress, wake: Some(deadline) };
+    }
     match o.probe {
         Probe::Answered => step(Step::MarkReady),
         _ if o.now >= deadline => step(Step::MarkFailed(Failure::BootTimeout)),
@@ -395,6 +397,7 @@ fn idle(o: &Observation) -> Decision {
     match (o.probe, o.recheck) {
         (Probe::Lost, _) => step(Step::Condemn(Failure::Unreachable)),
         (Probe::Idle | Probe::Answered, Some(at)) if at <= o.now => step(Step::Probe),
+        (Probe::Running, _) => wait(None),
         (_, at) => wait(at),
     }
 }
@@ -445,16 +448,18 @@ fn destroy_unknown(o: &Observation) -> Decision {
         // A certain refusal: one list taken after it confirms that nothing was made.
         (Boot::Refused { at }, Sighting::Missing { listed, .. }) if *listed > at => step(Step::Free),
         // An unclear one: the search goes on until a full list taken after the deadline shows nothing.
-        (Boot::Unclear | Boot::Accepted, Sighting::Missing { listed_full, .. })
-            if *listed_full >= later(o.created, o.launch_timeout) =>
-        {
+        (Boot::Unclear | Boot::Accepted, Sighting::Missing { listed_full, .. }) if *listed_full >= searched(o) => {
             step(Step::Free)
         }
-        (Boot::Unclear | Boot::Accepted, Sighting::Missing { .. }) if o.now >= later(o.created, o.launch_timeout) => {
-            list_all(o)
-        }
+        (Boot::Unclear | Boot::Accepted, Sighting::Missing { .. }) if o.now >= searched(o) => list_all(o),
         _ => show_deleting(o, soon(o)),
     }
+}
+
+/// Until when an unclear boot request may still bring a server: a request is alive somewhere on its way for longer than
+/// a short `launchTimeout`.
+fn searched(o: &Observation) -> Timestamp {
+    later(o.created, o.launch_timeout.max(o.settle_time))
 }
 
 fn list_all(o: &Observation) -> Decision {

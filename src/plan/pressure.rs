@@ -39,12 +39,13 @@ impl Pressure {
     /// A launch was refused. Refusals inside a step that is already running are answers to launches that were sent
     /// before it began: they do not make it longer.
     pub fn refused(&mut self, now: Timestamp, retry_after: Option<Duration>) {
-        if self.until.is_some_and(|until| now < until) && retry_after.is_none() {
-            return;
+        let running = self.until.is_some_and(|until| now < until);
+        let mut wait = retry_after.unwrap_or_default();
+        if !running {
+            self.refusals = self.refusals.saturating_add(1);
+            wait = wait.max(grown(FIRST_STEP, self.refusals, LONGEST_STEP));
         }
-        self.refusals = self.refusals.saturating_add(1);
-        let wait = grown(FIRST_STEP, self.refusals, LONGEST_STEP).max(retry_after.unwrap_or_default());
-        self.until = Some(later(now, wait).max(self.until.unwrap_or(now)));
+        self.until = self.until.max(Some(later(now, wait)));
     }
 
     /// A launch was accepted: everything is as it was.
@@ -181,6 +182,18 @@ mod tests {
         pressure.refused(at(0), Some(Duration::from_secs(60)));
         assert_eq!(pressure.answer(at(59)), Answer::ClosedUntil(at(60)));
         assert_eq!(pressure.answer(at(60)), Answer::Probe);
+    }
+
+    #[test]
+    fn a_burst_of_requests_for_silence_is_one_step() {
+        let mut pressure = Pressure::default();
+        for _ in 0..50 {
+            pressure.refused(at(0), Some(Duration::from_secs(1)));
+        }
+        assert_eq!(pressure.answer(at(5)), Answer::Probe);
+        pressure.refused(at(5), Some(Duration::from_secs(30)));
+        pressure.refused(at(6), Some(Duration::from_secs(60)));
+        assert_eq!(pressure.answer(at(65)), Answer::ClosedUntil(at(66)));
     }
 
     #[test]

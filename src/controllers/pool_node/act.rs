@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::super::runtime::NodeRuntime;
@@ -76,12 +77,13 @@ pub fn condemn(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     engine.spawn(async move {
         let answer = records::delete(&client, &*node).await;
         move |engine: &mut Engine| {
-            with(engine, &uid, |runtime| runtime.condemning = false);
             match answer {
+                // Not before the winner's version had time to arrive: until then nothing else is decided for it.
+                Err(error) => return again(engine, &uid, &error),
                 Ok(Some(node)) => engine.wrote_node(node),
                 Ok(None) => {}
-                Err(error) => again(engine, &uid, &error),
             }
+            with(engine, &uid, |runtime| runtime.condemning = false);
             engine.mark(Mark::Node(uid));
             engine.mark(Mark::Allocation);
         }
@@ -99,11 +101,11 @@ pub fn claim(engine: &mut Engine, node: &Arc<PoolNode>, claim: crate::api::pool_
     engine.spawn(async move {
         let answer = records::patch(&client, &*node, change).await;
         move |engine: &mut Engine| {
-            with(engine, &uid, |runtime| runtime.claiming = None);
             match answer {
+                Err(error) => return again(engine, &uid, &error),
                 Ok(node) => engine.wrote_node(node),
-                Err(error) => again(engine, &uid, &error),
             }
+            with(engine, &uid, |runtime| runtime.claiming = None);
             engine.mark(Mark::Node(uid));
             engine.mark(Mark::Request(request));
             engine.mark(Mark::Allocation);
@@ -154,7 +156,11 @@ fn again(engine: &mut Engine, uid: &str, error: &records::WriteError) {
     engine.spawn(async move {
         tokio::time::sleep(AGAIN).await;
         move |engine: &mut Engine| {
-            with(engine, &uid, |runtime| runtime.busy = false);
+            with(engine, &uid, |runtime| {
+                runtime.busy = false;
+                runtime.claiming = None;
+                runtime.condemning = false;
+            });
             engine.mark(Mark::Node(uid));
             engine.mark(Mark::Allocation);
         }
@@ -203,7 +209,13 @@ fn attach_address(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
         Ok(address) => with(engine, uid, |runtime| runtime.floating_ip = Some(address)),
         Err(error) => {
             tracing::warn!(uid, %error, "floating IP not attached; trying again");
-            pause(engine, uid, FIRST_RETRY);
+            let mut failures = 0;
+            with(engine, uid, |runtime| {
+                runtime.address_failures = runtime.address_failures.saturating_add(1);
+                failures = runtime.address_failures;
+                runtime.refusal = Some(error);
+            });
+            pause(engine, uid, grown(FIRST_RETRY, failures, RECHECK_PATIENCE));
         }
     });
 }
@@ -238,30 +250,45 @@ fn start_probe(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     let uid = uid.to_owned();
     engine.spawn(async move {
         let target = SocketAddr::new(address, port);
-        let _place = limit.acquire().await;
-        let answer =
-            if recheck { probe_again(kind, target, &known).await } else { probe_first(kind, target, timeout).await };
+        let answer = if recheck {
+            probe_again(kind, target, &known, &limit).await
+        } else {
+            probe_first(kind, target, timeout, &limit).await
+        };
         move |engine: &mut Engine| probed(engine, &uid, recheck, answer)
     });
 }
 
-async fn probe_first(kind: ProbeKind, target: SocketAddr, timeout: Duration) -> Result<Vec<String>, probe::ProbeError> {
+async fn probe_first(
+    kind: ProbeKind,
+    target: SocketAddr,
+    timeout: Duration,
+    limit: &Semaphore,
+) -> Result<Vec<String>, probe::ProbeError> {
     match kind {
-        ProbeKind::Ssh => answered(timeout, |until| probe::probe_ssh(target, until)).await,
-        ProbeKind::Tcp => answered(timeout, |until| probe::probe_tcp(target, until)).await.map(|()| Vec::new()),
+        ProbeKind::Ssh => answered(timeout, limit, |until| probe::probe_ssh(target, until)).await,
+        ProbeKind::Tcp => answered(timeout, limit, |until| probe::probe_tcp(target, until)).await.map(|()| Vec::new()),
         ProbeKind::None => Ok(Vec::new()),
     }
 }
 
-/// Tries until the machine answers or the time is over.
-async fn answered<T, F>(timeout: Duration, attempt: impl Fn(Instant) -> F) -> Result<T, probe::ProbeError>
+/// Tries until the machine answers or the time is over. A place is held for one attempt only: machines that never
+/// answer must not keep others from being asked (rule 13).
+async fn answered<T, F>(
+    timeout: Duration,
+    limit: &Semaphore,
+    attempt: impl Fn(Instant) -> F,
+) -> Result<T, probe::ProbeError>
 where
     F: Future<Output = Result<T, probe::ProbeError>>,
 {
     let deadline = Instant::now() + timeout;
     let mut pause = FIRST_PROBE_PAUSE;
     loop {
-        match attempt(deadline).await {
+        let place = limit.acquire().await;
+        let answer = attempt(deadline.min(Instant::now() + RECHECK_PATIENCE)).await;
+        drop(place);
+        match answer {
             Err(error) if Instant::now() + pause >= deadline => return Err(error),
             Err(_) => tokio::time::sleep(pause).await,
             answer => return answer,
@@ -270,14 +297,21 @@ where
     }
 }
 
-async fn probe_again(kind: ProbeKind, target: SocketAddr, known: &[String]) -> Result<Vec<String>, probe::ProbeError> {
+async fn probe_again(
+    kind: ProbeKind,
+    target: SocketAddr,
+    known: &[String],
+    limit: &Semaphore,
+) -> Result<Vec<String>, probe::ProbeError> {
     let mut attempt = 1;
     loop {
+        let place = limit.acquire().await;
         let answer = match kind {
             ProbeKind::Ssh => probe::recheck_ssh(target, known, Instant::now() + RECHECK_PATIENCE).await,
             ProbeKind::Tcp => probe::probe_tcp(target, Instant::now() + RECHECK_PATIENCE).await,
             ProbeKind::None => Ok(()),
         };
+        drop(place);
         match answer {
             Ok(()) => return Ok(known.to_vec()),
             Err(error) if attempt >= RECHECK_ATTEMPTS => return Err(error),
@@ -409,10 +443,11 @@ fn free(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     }
     let record = uid.to_owned();
     write(engine, uid, async move {
-        if let Some(cloud) = cloud {
-            delete_floating_ips(&*cloud, &record)
-                .await
-                .map_err(|error| records::WriteError::Unclear(error.to_string()))?;
+        // One that cannot be deleted now carries our mark: the collector finds it, and the slot is not held for it.
+        if let Some(cloud) = cloud
+            && let Err(error) = delete_floating_ips(&*cloud, &record).await
+        {
+            tracing::warn!(record, %error, "floating IP not deleted; it is left to the collector");
         }
         records::remove_finalizer(&client, &*seen, FINALIZER_SERVER).await
     });

@@ -32,6 +32,7 @@ enum Outcome {
 /// Our create of this record was answered with 201: this process, and only it, may boot it.
 pub fn adopt_permit(engine: &mut Engine, node: &PoolNode, permit: LaunchPermit) {
     let uid = permit.uid().to_owned();
+    engine.permitted.insert(uid.clone());
     let runtime = super::NodeRuntime::found(Key::of(node), Boot::Never);
     engine.runtime.entry(uid.clone()).or_insert(runtime).permit = Some(permit);
     engine.mark(Mark::Node(uid));
@@ -135,6 +136,8 @@ fn request(engine: &Engine, node: &PoolNode, permit: &LaunchPermit) -> Option<(A
     let zone = usize::try_from(node.spec.slot).ok().and_then(|slot| zones.get(slot % zones.len().max(1)));
     let guard = engine.setup.guard.clone();
     let until = permit.good_until(provider.spec.launch_timeout.as_std());
+    let rejected = engine.rejected.clone();
+    let version = node.spec.provider_image.as_ref().map(|name| key.sibling(name));
     let request = BootRequest {
         name: server_name(node),
         ownership: connection.ownership(permit.uid()),
@@ -147,7 +150,7 @@ fn request(engine: &Engine, node: &PoolNode, permit: &LaunchPermit) -> Option<(A
         config_drive: provider.spec.config_drive,
         user_data: None,
         metadata: pool.spec.metadata.clone(),
-        may_still: Arc::new(move || guard.is_current() && Instant::now() < until),
+        may_still: Arc::new(move || guard.is_current() && Instant::now() < until && !rejected.holds(version.as_ref())),
     };
     Some((connection.cloud(), request))
 }

@@ -50,6 +50,9 @@ pub fn changed(engine: &mut Engine, change: &Change<PoolNode>) {
             if let Some(uid) = node.uid() {
                 engine.disarm(&Mark::Node(uid.clone()));
                 engine.runtime.remove(&uid);
+                if node.metadata.deletion_timestamp.is_some() {
+                    engine.permitted.remove(&uid);
+                }
             }
             mark_neighbours(engine, node);
         }
@@ -64,6 +67,7 @@ fn forget_claim(engine: &mut Engine, node: &PoolNode) {
         return;
     }
     engine.claims.remove(&claim.uid);
+    engine.memory.requests.forget(&claim.uid);
     let name = Key::new(&claim.namespace, &claim.name);
     if let Some(uids) = engine.claimed_names.get_mut(&name) {
         uids.remove(&claim.uid);
@@ -96,7 +100,7 @@ fn meet(engine: &mut Engine, node: &PoolNode, uid: &str) {
     }
     // Our own record without a permit: its create was never answered with 201, so nobody can have booted it (rule 2).
     // Another incarnation's: it may have sent the boot request, so the server is searched for.
-    let boot = if ours { Boot::Never } else { Boot::Unclear };
+    let boot = if ours && !engine.permitted.contains(uid) { Boot::Never } else { Boot::Unclear };
     let mut runtime = NodeRuntime::found(key, boot);
     runtime.server_id = node.status.as_ref().and_then(|status| status.server_id.clone());
     runtime.host_keys = node.status.as_ref().map(|status| status.host_keys.clone()).unwrap_or_default();
@@ -120,6 +124,9 @@ pub fn reconcile(engine: &mut Engine, uid: &str) {
     };
     if node.uid().as_deref() != Some(uid) {
         engine.runtime.remove(uid);
+        return;
+    }
+    if engine.nodes.is_unreadable(&Key::of(&*node)) {
         return;
     }
     learn(engine, &node, uid);
@@ -191,6 +198,7 @@ fn observe(engine: &Engine, node: &PoolNode, uid: &str) -> Option<Observation> {
                 .and_then(|c| c.server_of(node, runtime.server_id.as_deref()))
                 .is_some_and(|server| server.addresses.iter().any(|address| address.floating)),
         boot_timeout: provider.map_or(UNKNOWN_BOOT_TIMEOUT, |provider| provider.spec.boot_timeout.as_std()),
+        settle_time: engine.setup.settle_time,
         launch_timeout: provider.map_or(UNKNOWN_LAUNCH_TIMEOUT, |provider| provider.spec.launch_timeout.as_std()),
         recheck: runtime.recheck.or_else(|| first_recheck(engine, node, uid)),
         busy: runtime.busy || runtime.condemning || runtime.claiming.is_some(),

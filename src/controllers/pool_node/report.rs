@@ -100,7 +100,9 @@ pub fn ready(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     status["image"] = json!(node.spec.provider_image);
     status["readyAt"] = json!(engine.now);
     tell(engine, node, &mut status, &Desired::yes(READY, reason::AS_EXPECTED, ""));
-    launch_ended(engine, node, "ready", Some(true));
+    if first_time(engine, uid) {
+        launch_ended(engine, node, "ready", Some(true));
+    }
     send(engine, node, uid, status);
 }
 
@@ -160,6 +162,10 @@ fn sentence(engine: &Engine, node: &PoolNode, failure: Failure) -> String {
     match failure {
         Failure::ServerError => fault().unwrap_or_else(|| "the server ended in ERROR".to_owned()),
         Failure::LaunchTimeout => "the server did not become ACTIVE within launchTimeout".to_owned(),
+        Failure::BootTimeout if refusal(engine, node).is_some() => {
+            let told = refusal(engine, node).map(|(_, message)| message).unwrap_or_default();
+            format!("no floating IP could be attached within bootTimeout: {told}")
+        }
         Failure::BootTimeout => "the server is ACTIVE but did not answer within bootTimeout; look at the image, the \
                                  security groups and the network"
             .to_owned(),
@@ -182,14 +188,21 @@ pub fn lost(engine: &mut Engine, node: &PoolNode, failure: Failure) {
     super::super::pool::event(engine, node, reason, &message);
 }
 
+/// A launch is counted once, however often its record has to be written.
+fn first_time(engine: &mut Engine, uid: &str) -> bool {
+    engine.runtime.get_mut(uid).is_some_and(|runtime| !std::mem::replace(&mut runtime.told, true))
+}
+
 /// Records a failed launch with its fault and the console's last lines; on the node, on its pool, and in an event.
 pub fn failed(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, failure: Failure) {
     let (reason, label) = reason_of(failure);
     let message = sentence(engine, node, failure);
     let good = blames_image(engine, node, failure);
-    launch_ended(engine, node, label, good);
+    if first_time(engine, uid) {
+        launch_ended(engine, node, label, good);
+        tell_pressure(engine, node, failure);
+    }
     let now = engine.now;
-    tell_pressure(engine, node, failure);
     if failure == Failure::Refused && good.is_none() {
         // Back-pressure is told on the provider; the record, for which nothing was made, just goes.
         act::condemn(engine, node, uid);

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::index::{Change, Key};
 use super::{Engine, Mark, records};
 use crate::api::{FINALIZER_DRAIN, Provider};
+use crate::plan::pressure::Pressure;
 
 pub use self::connection::{Connection, Identity};
 
@@ -102,6 +103,8 @@ pub struct Memory {
     pub listed: bool,
     /// When it was first seen.
     pub met: Option<jiff::Timestamp>,
+    /// Refusals of the API server to make records of its nodes.
+    pub creates: Pressure,
     /// Why it is not connected.
     pub failure: Option<connect::Failure>,
     /// Credentials that were refused.

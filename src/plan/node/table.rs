@@ -31,6 +31,7 @@ fn seen(now: i64, state: State) -> Observation {
         address_missing: false,
         boot_timeout: Duration::from_secs(BOOT.unsigned_abs()),
         launch_timeout: Duration::from_secs(LAUNCH.unsigned_abs()),
+        settle_time: Duration::ZERO,
         recheck: None,
         busy: false,
     }
@@ -343,6 +344,7 @@ prop_compose! {
             claim, hold, address_missing, recheck, busy,
             boot_timeout: Duration::from_secs(boot_seconds % if boot_seconds % 7 == 0 { u64::MAX } else { 300 }),
             launch_timeout: Duration::from_secs(launch_seconds),
+            settle_time: Duration::ZERO,
         }
     }
 }
