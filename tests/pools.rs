@@ -28,7 +28,7 @@ async fn a_pool_fills_over_two_providers_and_both_get_a_share() {
     let nodes = world.pool_ready("small", 4).await;
     assert_eq!((on(&nodes, "a"), on(&nodes, "b")), (2, 2));
     world.condition::<Pool>("small", "Available", "True").await;
-    world.assert_one_server_per_record().await;
+    world.one_server_per_record().await;
     assert_eq!((world.highest(0).await, world.highest(1).await), (2, 2));
     world.delete::<Pool>("small").await;
     world.empty().await;
@@ -54,7 +54,7 @@ async fn a_used_node_is_destroyed_and_never_handed_out_again() {
     assert_eq!(used.len(), 3);
     assert_eq!(world.servers_ever().await.len(), 5, "one new server for each used one");
     assert!(world.highest(0).await <= 4);
-    world.assert_one_server_per_record().await;
+    world.one_server_per_record().await;
 }
 
 /// Keeps the key that a server proved to have.

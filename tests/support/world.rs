@@ -228,13 +228,20 @@ impl World {
     #[track_caller]
     pub fn pool_ready<'a>(&'a self, pool: &'a str, count: usize) -> impl Future<Output = Vec<PoolNode>> + 'a {
         eventually(SOON, move || async move {
-            let ready = self.ready_nodes(pool).await;
+            let mut nodes = self.nodes().await;
+            nodes.retain(|node| node.spec.pool == pool);
+            // The status follows within a second: whether something is on its way only the records tell.
+            let settled = nodes.iter().all(|node| {
+                let stays = is_idle(node) || matches!(node.state(), NodeState::InUse | NodeState::Held);
+                stays && node.metadata.deletion_timestamp.is_none()
+            });
+            nodes.retain(is_idle);
             let status = self.get::<Pool>(pool).await.status.unwrap_or_default();
-            let moving = status.building + status.deleting;
-            if ready.len() == count && usize::try_from(status.ready) == Ok(count) && moving == 0 {
-                return Ok(ready);
+            let shown = (usize::try_from(status.ready), status.building + status.deleting) == (Ok(count), 0);
+            if nodes.len() == count && settled && shown {
+                return Ok(nodes);
             }
-            Err(format!("{pool}: {} nodes ready, {count} wanted; status {}", ready.len(), json!(status)))
+            Err(format!("{pool}: {} nodes ready, {count} wanted; status {}", nodes.len(), json!(status)))
         })
     }
 
@@ -330,17 +337,21 @@ impl World {
         })
     }
 
-    /// Every server has exactly one record, and every record that has a server names one that exists.
-    pub async fn assert_one_server_per_record(&self) {
-        let mut servers = Vec::new();
-        for cloud in 0..self.clouds.len() {
-            servers.extend(self.servers(cloud).await.iter().map(|server| text(&server["id"])));
-        }
-        let nodes = self.nodes().await;
-        let mut recorded: Vec<String> = nodes.iter().filter_map(server_id).collect();
-        servers.sort_unstable();
-        recorded.sort_unstable();
-        assert_eq!(servers, recorded, "servers of the clouds, servers of the records");
+    /// Waits until every server has exactly one record, and every record a server that exists: what is on its way out
+    /// lags behind by one list.
+    #[track_caller]
+    pub fn one_server_per_record(&self) -> impl Future<Output = ()> {
+        eventually(SOON, move || async move {
+            let mut servers = Vec::new();
+            for cloud in 0..self.clouds.len() {
+                servers.extend(self.servers(cloud).await.iter().map(|server| text(&server["id"])));
+            }
+            let nodes = self.nodes().await;
+            let mut recorded: Vec<String> = nodes.iter().filter_map(server_id).collect();
+            servers.sort_unstable();
+            recorded.sort_unstable();
+            if servers == recorded { Ok(()) } else { Err(format!("servers {servers:?}, records of {recorded:?}")) }
+        })
     }
 }
 
