@@ -266,6 +266,13 @@ const SERVER_SHOWN_AFTER: Duration = Duration::from_secs(3);
 /// Answers one observation.
 #[must_use]
 pub fn decide(o: &Observation) -> Decision {
+    let decision = answer_to(o);
+    // A time that is over would be asked about again at once, for ever.
+    let wake = decision.wake.map(|at| if at <= o.now { soon(o) } else { at });
+    Decision { wake, ..decision }
+}
+
+fn answer_to(o: &Observation) -> Decision {
     if o.busy {
         return wait(None);
     }
@@ -290,7 +297,7 @@ fn ending(o: &Observation) -> Option<Decision> {
     match (o.claim, o.hold) {
         (Claim::Released, Hold::None) => Some(step(Step::Release)),
         (Claim::ReleasedToHold, Hold::None) if o.state != State::Held => Some(step(Step::HoldReleased)),
-        (_, Hold::Until(_)) if o.state != State::Held => Some(step(Step::MarkHeld)),
+        (_, Hold::Until(_)) if !matches!(o.state, State::Held | State::Deleting) => Some(step(Step::MarkHeld)),
         (Claim::Live, Hold::None) if o.state == State::Ready => Some(step(Step::MarkInUse)),
         _ => None,
     }
@@ -396,8 +403,9 @@ fn idle(o: &Observation) -> Decision {
     }
     match (o.probe, o.recheck) {
         (Probe::Lost, _) => step(Step::Condemn(Failure::Unreachable)),
-        (Probe::Idle | Probe::Answered, Some(at)) if at <= o.now => step(Step::Probe),
+        // Its answer is the next event; when it was due is over.
         (Probe::Running, _) => wait(None),
+        (_, Some(at)) if at <= o.now => step(Step::Probe),
         (_, at) => wait(at),
     }
 }
