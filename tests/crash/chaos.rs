@@ -5,8 +5,8 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt;
@@ -86,9 +86,10 @@ fn weather(seed: u64, latest: Arc<Mutex<Killer>>, kills: Arc<AtomicU32>, kuberne
             match dice.number(2) % 100 {
                 0..3 => Verdict::Cut,
                 3..5 => Verdict::Answer(503, json!({"message": "chaos"})),
-                5 if kubernetes && moment == Moment::Before => {
-                    Verdict::Answer(409, json!({"kind": "Status", "code": 409, "reason": "Conflict", "message": "chaos"}))
-                }
+                5 if kubernetes && moment == Moment::Before => Verdict::Answer(
+                    409,
+                    json!({"kind": "Status", "code": 409, "reason": "Conflict", "message": "chaos"}),
+                ),
                 6..8 if kills.fetch_add(1, Ordering::SeqCst) < KILLS => {
                     let killer = latest.lock().unwrap().clone();
                     tokio::task::spawn_blocking(move || killer.kill9()).await.unwrap();

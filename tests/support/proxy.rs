@@ -116,7 +116,8 @@ impl Proxy {
     async fn start(client: reqwest::Client, name: fn(&Method, &Uri) -> String, upstream: Option<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (upstream, hook, seen, lines) = (Mutex::new(upstream), Mutex::default(), Mutex::default(), Mutex::default());
+        let (upstream, hook, seen, lines) =
+            (Mutex::new(upstream), Mutex::default(), Mutex::default(), Mutex::default());
         let shared = Arc::new(Shared { client, name, upstream, hook, seen, lines });
         let app = Router::new().fallback(handle).with_state(Arc::clone(&shared));
         let app = app.into_make_service_with_connect_info::<Scissors>();
