@@ -13,12 +13,18 @@ use crate::story::{Cast, Scene, Stage};
 use crate::support::{Call, CrashPoint, Hook, Killer, Namespace, Proxy, Verdict, crash_at};
 
 /// How many stories play at once: they wait most of their time.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 6;
 /// How long a scene may take, with a crash in it, on a machine that runs the others too.
-const SCENE: Duration = Duration::from_secs(60);
+const SCENE: Duration = Duration::from_secs(90);
 /// How long after the story the call that was to be hit may still come: lists and reports go on.
 const AFTERWARDS: Duration = Duration::from_secs(4);
-const LAUNCH_TIMEOUT: &str = "4s";
+/// Half of it must be enough for a boot on a machine that runs many stories.
+const LAUNCH_TIMEOUT: &str = "8s";
+/// Questions that are asked again and again, and reports that nothing waits for: only so many of each are hit. Every
+/// other call is hit, however often the story makes it.
+const REPEATED: [&str; 4] =
+    ["GET /compute/v2.1/servers/detail", "GET /network/v2.0/ports", "GET /network/v2.0/floatingips", "CREATE events"];
+const OF_REPEATED: u32 = 3;
 /// Plays one point only, as printed when it failed.
 const REPLAY: &str = "CRASH_POINT";
 
@@ -98,7 +104,9 @@ fn points(calls: &[(Side, Call)]) -> Vec<Point> {
         side,
         at: CrashPoint { signature: call.signature.clone(), ordinal: call.ordinal, after },
     };
-    calls.iter().flat_map(|(side, call)| [false, true].map(|after| point(*side, call, after))).collect()
+    let once = |call: &Call| call.ordinal <= OF_REPEATED || !REPEATED.contains(&call.signature.as_str());
+    let calls = calls.iter().filter(|(_, call)| once(call));
+    calls.flat_map(|(side, call)| [false, true].map(|after| point(*side, call, after))).collect()
 }
 
 async fn survive(point: Point, namespace: Arc<Namespace>) -> Outcome {

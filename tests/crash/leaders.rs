@@ -22,6 +22,8 @@ const PATIENT: &str = "30s";
 const TAKE_OVER: Duration = Duration::from_secs(20);
 /// How long a hand-over may take.
 const HAND_OVER: Duration = Duration::from_secs(2);
+/// How long a leader may take to notice that it is none: one renewal, or all that its deadline allows.
+const LOSS: Duration = Duration::from_secs(12);
 const LEASE: &str = "nodepool-operator";
 /// Exit code of a process that lost its lease.
 const LEADERSHIP_LOST: i32 = 3;
@@ -132,11 +134,11 @@ async fn a_leader_whose_lease_is_gone_or_stolen_ends() {
     let (leader, standby) = pair(&stage).await;
     leases.delete(LEASE, &DeleteParams::default()).await.unwrap();
     // The standby may be as fast as the leader's next renewal: that one ends either way.
-    lost_its_lease(leader.wait_exit(Duration::from_secs(5)).await, &leader);
-    says(&standby, "elected", Duration::from_secs(5)).await;
+    lost_its_lease(leader.wait_exit(LOSS).await, &leader);
+    says(&standby, "elected", LOSS).await;
     let thief = json!({"spec": {"holderIdentity": "thief", "renewTime": "2026-01-01T00:00:00.000000Z"}});
     leases.patch(LEASE, &PatchParams::default(), &Patch::Merge(thief)).await.unwrap();
-    lost_its_lease(standby.wait_exit(Duration::from_secs(5)).await, &standby);
+    lost_its_lease(standby.wait_exit(LOSS).await, &standby);
 }
 
 /// Stopped when the answer to its first record arrives, and woken when another leads: the permit is of no use then.
