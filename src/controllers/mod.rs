@@ -386,7 +386,6 @@ impl Engine {
     }
 
     /// A sender for work that reports more than once.
-    #[must_use]
     pub fn sender(&self) -> impl Fn(Arrival) + Send + Clone + 'static {
         let arrivals = self.arrivals.clone();
         move |arrival| deliver(&arrivals, arrival)
@@ -551,12 +550,12 @@ pub async fn run(setup: Setup) -> Result<(), Box<dyn std::error::Error + Send + 
         arrivals: sender,
         setup,
     };
-    engine.watch(|engine| &mut engine.providers, |engine, change| provider::changed(engine, change));
-    engine.watch(|engine| &mut engine.disk_images, |engine, change| disk_image::changed(engine, change));
-    engine.watch(|engine| &mut engine.provider_images, |engine, change| provider_image::changed(engine, change));
-    engine.watch(|engine| &mut engine.pools, |engine, change| pool::changed(engine, change));
-    engine.watch(|engine| &mut engine.nodes, |engine, change| pool_node::changed(engine, change));
-    engine.watch(|engine| &mut engine.requests, |engine, change| node_request::changed(engine, change));
+    engine.watch(|engine| &mut engine.providers, provider::changed);
+    engine.watch(|engine| &mut engine.disk_images, disk_image::changed);
+    engine.watch(|engine| &mut engine.provider_images, provider_image::changed);
+    engine.watch(|engine| &mut engine.pools, pool::changed);
+    engine.watch(|engine| &mut engine.nodes, pool_node::changed);
+    engine.watch(|engine| &mut engine.requests, node_request::changed);
     while engine.next(&mut arrivals).await {
         engine.pass();
         beat.beat();
