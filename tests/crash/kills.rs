@@ -10,10 +10,10 @@ use futures::future::join_all;
 use tokio::time::Instant;
 
 use crate::story::{Cast, Scene, Stage};
-use crate::support::{Call, CrashPoint, Hook, Killer, Namespace, Proxy, Verdict, crash_at};
+use crate::support::{Call, CrashPoint, Hook, Namespace, Verdict, crash_at};
 
 /// How many stories play at once: they wait most of their time.
-const AT_ONCE: usize = 6;
+const AT_ONCE: usize = 10;
 /// How long a scene may take, with a crash in it, on a machine that runs the others too.
 const SCENE: Duration = Duration::from_secs(90);
 /// How long after the story the call that was to be hit may still come: lists and reports go on.
@@ -34,8 +34,10 @@ enum Side {
     Cloud,
 }
 
+/// A call of one scene; its ordinal counts from the scene's begin.
 #[derive(Clone, Debug)]
 struct Point {
+    scene: Scene,
     side: Side,
     at: CrashPoint,
 }
@@ -43,96 +45,148 @@ struct Point {
 impl fmt::Display for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let moment = if self.at.after { "after" } else { "before" };
-        write!(f, "{:?} {} #{} {moment}", self.side, self.at.signature, self.at.ordinal)
+        write!(f, "{:?} {:?} {} #{} {moment}", self.scene, self.side, self.at.signature, self.at.ordinal)
     }
 }
 
+#[derive(Debug)]
 enum Outcome {
-    /// Killed there, and the story ended well.
+    /// Killed there, and the scene ended as it must.
     Survived,
-    /// The story had no such call this time: how often a status is written depends on how fast the machine is.
+    /// The scene had no such call this time: how often a status is written depends on how fast the machine is.
     NotReached,
-    Failed(String),
+    Failed,
 }
+
+/// One point of each scene at most, for one story.
+type Kills = Vec<Point>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_every_call_nothing_is_doubled_lost_or_left() {
-    let points = points(&undisturbed().await);
-    let only = std::env::var(REPLAY).ok();
-    let points: Vec<Point> =
-        points.into_iter().filter(|point| only.as_ref().is_none_or(|only| *only == point.to_string())).collect();
-    assert!(!points.is_empty(), "no such point");
-    println!("{} crash points", points.len());
+    let mut points = undisturbed().await;
+    if let Ok(only) = std::env::var(REPLAY) {
+        points.retain(|point| point.to_string() == only);
+        assert!(!points.is_empty(), "no such point");
+    }
+    let count = points.len();
+    let stories = stories(points);
+    println!("{count} crash points in {} stories", stories.len());
     let started = Instant::now();
-    let left = Arc::new(Mutex::new(points));
+    let left = Arc::new(Mutex::new(stories));
     let lanes = (0..AT_ONCE).map(|_| tokio::spawn(lane(Arc::clone(&left))));
     let outcomes: Vec<_> = join_all(lanes).await.into_iter().flat_map(Result::unwrap).collect();
     report(&outcomes, started.elapsed());
 }
 
-/// Plays one point after the other in one namespace.
-async fn lane(left: Arc<Mutex<Vec<Point>>>) -> Vec<(Point, Outcome)> {
+/// The calls of the story when nothing happens.
+async fn undisturbed() -> Vec<Point> {
+    let stage = Stage::set(LAUNCH_TIMEOUT).await;
+    let mut cast = Cast::new(&stage, vec![stage.operator().start()]);
+    let mut points = Vec::new();
+    for scene in Scene::ALL {
+        stage.begin(scene).await;
+        if let Err(why) = cast.reach(scene, SCENE).await {
+            panic!("the undisturbed story: {why}\n{}", cast.logs(100));
+        }
+        for (side, proxy) in [(Side::Kubernetes, &stage.api), (Side::Cloud, &stage.cloud)] {
+            points.extend(proxy.calls().iter().filter(|call| is_hit(call)).flat_map(|call| both(scene, side, call)));
+        }
+    }
+    points
+}
+
+fn is_hit(call: &Call) -> bool {
+    call.ordinal <= OF_REPEATED || !REPEATED.contains(&call.signature.as_str())
+}
+
+fn both(scene: Scene, side: Side, call: &Call) -> [Point; 2] {
+    let at = |after| CrashPoint { signature: call.signature.clone(), ordinal: call.ordinal, after };
+    [false, true].map(|after| Point { scene, side, at: at(after) })
+}
+
+/// As each scene ends as if nothing had happened, the next can have its own kill: fewer stories for all points.
+fn stories(points: Vec<Point>) -> Vec<Kills> {
+    let mut stories = Vec::<Kills>::new();
+    for scene in Scene::ALL {
+        for (number, point) in points.iter().filter(|point| point.scene == scene).enumerate() {
+            match stories.get_mut(number) {
+                Some(kills) => kills.push(point.clone()),
+                None => stories.push(vec![point.clone()]),
+            }
+        }
+    }
+    stories
+}
+
+/// Plays one story after the other in one namespace.
+async fn lane(left: Arc<Mutex<Vec<Kills>>>) -> Vec<(Point, Outcome)> {
     let mut namespace = Arc::new(Namespace::new().await);
     let mut outcomes = Vec::new();
     loop {
         let next = left.lock().unwrap().pop();
-        let Some(point) = next else { return outcomes };
-        let played = tokio::spawn(survive(point.clone(), Arc::clone(&namespace))).await;
-        let outcome = played.unwrap_or_else(|panicked| Outcome::Failed(panicked.to_string()));
-        if let Outcome::Failed(why) = &outcome {
-            println!("FAILED {REPLAY}='{point}': {why}");
+        let Some(kills) = next else { return outcomes };
+        let played = tokio::spawn(survive(kills.clone(), Arc::clone(&namespace))).await;
+        let played = played.unwrap_or_else(|panicked| {
+            println!("FAILED in the story of {kills:?}: {panicked}");
+            kills.into_iter().map(|point| (point, Outcome::Failed)).collect()
+        });
+        if played.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed)) {
             // What is left there must not disturb the next one.
             namespace = Arc::new(Namespace::new().await);
         }
-        outcomes.push((point, outcome));
+        outcomes.extend(played);
     }
 }
 
-/// The calls of the story when nothing happens.
-async fn undisturbed() -> Vec<(Side, Call)> {
-    let stage = Stage::set(LAUNCH_TIMEOUT).await;
-    let mut cast = Cast::new(&stage, vec![stage.operator().start()]);
-    if let Err(why) = cast.play(SCENE).await {
-        panic!("the undisturbed story: {why}\n{}", cast.logs(100));
-    }
-    let of = |side, proxy: &Proxy| proxy.calls().into_iter().map(move |call| (side, call)).collect::<Vec<_>>();
-    [of(Side::Kubernetes, &stage.api), of(Side::Cloud, &stage.cloud)].concat()
-}
-
-fn points(calls: &[(Side, Call)]) -> Vec<Point> {
-    let point = |side: Side, call: &Call, after| Point {
-        side,
-        at: CrashPoint { signature: call.signature.clone(), ordinal: call.ordinal, after },
-    };
-    let once = |call: &Call| call.ordinal <= OF_REPEATED || !REPEATED.contains(&call.signature.as_str());
-    let calls = calls.iter().filter(|(_, call)| once(call));
-    calls.flat_map(|(side, call)| [false, true].map(|after| point(*side, call, after))).collect()
-}
-
-async fn survive(point: Point, namespace: Arc<Namespace>) -> Outcome {
+async fn survive(kills: Kills, namespace: Arc<Namespace>) -> Vec<(Point, Outcome)> {
     let stage = Stage::set_in(namespace, LAUNCH_TIMEOUT).await;
-    let killer = Killer::default();
-    let proxy = match point.side {
-        Side::Kubernetes => &stage.api,
-        Side::Cloud => &stage.cloud,
-    };
-    let hit = Arc::new(AtomicBool::new(false));
-    proxy.set_hook(noted(crash_at(point.at.clone(), killer.clone()), Arc::clone(&hit)));
-    let mut cast = Cast::new(&stage, vec![stage.operator().killer(killer).start()]);
-    let mut played = cast.play(SCENE).await;
-    let end = Instant::now() + AFTERWARDS;
-    while played.is_ok() && !hit.load(Ordering::SeqCst) && Instant::now() < end {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    if played.is_ok() && hit.load(Ordering::SeqCst) && cast.restarts == 0 {
-        played = cast.reach(Scene::Released, SCENE).await;
-    }
-    if let Err(why) = played {
-        return Outcome::Failed(format!("{why}\n{}", cast.logs(60)));
+    let mut cast = Cast::new(&stage, Vec::new());
+    let mut outcomes = Vec::new();
+    for scene in Scene::ALL {
+        let point = kills.iter().find(|point| point.scene == scene).cloned();
+        let hit = Arc::new(AtomicBool::new(false));
+        stage.begin(scene).await;
+        if let Some(point) = &point {
+            let proxy = if point.side == Side::Kubernetes { &stage.api } else { &stage.cloud };
+            proxy.set_hook(noted(crash_at(point.at.clone(), cast.next_killer()), Arc::clone(&hit)));
+        }
+        if cast.operators.is_empty() {
+            cast.start();
+        }
+        let reached = end(&mut cast, scene, point.is_some().then_some(&hit)).await;
+        stage.api.clear_hook();
+        stage.cloud.clear_hook();
+        let Some(point) = point else {
+            if let Err(why) = reached {
+                panic!("{scene:?} without a kill: {why}\n{}", cast.logs(60));
+            }
+            continue;
+        };
+        if let Err(why) = reached {
+            println!("FAILED {REPLAY}='{point}': {why}\n{}", cast.logs(60));
+            outcomes.push((point, Outcome::Failed));
+            return outcomes;
+        }
+        let outcome = if hit.load(Ordering::SeqCst) { Outcome::Survived } else { Outcome::NotReached };
+        outcomes.push((point, outcome));
     }
     drop(cast);
     stage.clear().await;
-    if hit.load(Ordering::SeqCst) { Outcome::Survived } else { Outcome::NotReached }
+    outcomes
+}
+
+/// Plays a scene to its end; when the call that is to be hit did not come yet, it may come a little later.
+async fn end(cast: &mut Cast<'_>, scene: Scene, hit: Option<&Arc<AtomicBool>>) -> Result<(), String> {
+    cast.reach(scene, SCENE).await?;
+    let late = Instant::now() + AFTERWARDS;
+    while let Some(hit) = hit {
+        if hit.load(Ordering::SeqCst) || Instant::now() >= late {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // A kill at the last moment is seen by the supervisor only now.
+    cast.reach(scene, SCENE).await
 }
 
 /// Remembers that the hook did something.
@@ -151,7 +205,7 @@ fn noted(hook: Hook, hit: Arc<AtomicBool>) -> Hook {
 
 fn report(outcomes: &[(Point, Outcome)], took: Duration) {
     let failures: Vec<&Point> =
-        outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Failed(_))).map(|(point, _)| point).collect();
+        outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Failed)).map(|(point, _)| point).collect();
     let missed: Vec<&Point> =
         outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::NotReached)).map(|(point, _)| point).collect();
     let mut covered = BTreeMap::<(Side, &str), usize>::new();

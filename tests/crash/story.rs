@@ -35,11 +35,16 @@ pub struct Stage {
 }
 
 /// One act: what is done, and what must come of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scene {
     Filled,
     Served,
     Released,
+}
+
+impl Scene {
+    /// In their order.
+    pub const ALL: [Self; 3] = [Self::Filled, Self::Served, Self::Released];
 }
 
 impl Stage {
@@ -128,8 +133,10 @@ impl Stage {
         }
     }
 
-    /// Begins a scene.
+    /// Begins a scene; calls are counted anew.
     pub async fn begin(&self, scene: Scene) {
+        self.api.reset();
+        self.cloud.reset();
         match scene {
             Scene::Filled => {}
             Scene::Served => {
@@ -268,8 +275,19 @@ pub struct Cast<'a> {
 
 impl<'a> Cast<'a> {
     pub fn new(stage: &'a Stage, operators: Vec<Operator>) -> Self {
-        let killer = operators[0].killer();
+        let killer = operators.first().map(Operator::killer).unwrap_or_default();
         Self { stage, operators, restarts: 0, latest: Arc::new(Mutex::new(killer)) }
+    }
+
+    /// Starts one more, which `latest` kills.
+    pub fn start(&mut self) {
+        let killer = self.latest.lock().unwrap().clone();
+        self.operators.push(self.stage.operator().killer(killer).start());
+    }
+
+    /// Kills the one that was started last, or that will be started next.
+    pub fn next_killer(&self) -> Killer {
+        self.latest.lock().unwrap().clone()
     }
 
     fn revive(&mut self) -> Result<(), String> {
@@ -314,7 +332,7 @@ impl<'a> Cast<'a> {
 
     /// Plays the whole story.
     pub async fn play(&mut self, deadline: Duration) -> Result<(), String> {
-        for scene in [Scene::Filled, Scene::Served, Scene::Released] {
+        for scene in Scene::ALL {
             self.stage.begin(scene).await;
             self.reach(scene, deadline).await?;
         }
