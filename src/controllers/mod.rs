@@ -521,7 +521,10 @@ where
 
 /// Runs until told to stop.
 pub async fn run(setup: Setup) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let owner = setup.owner().await?;
+    let owner = tokio::select! {
+        owner = setup.owner() => owner?,
+        () = setup.shutdown.cancelled() => return Ok(()),
+    };
     let synced = setup.readiness.gate("records listed");
     let beat = setup.heartbeats.watch_loop("engine", SILENCE);
     let (sender, mut arrivals) = mpsc::unbounded_channel();

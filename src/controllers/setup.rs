@@ -48,6 +48,8 @@ pub struct Setup {
 
 /// The deadline of the one call that asks who we are.
 const OWNER_DEADLINE: Duration = Duration::from_secs(10);
+/// Pause before that call is made again.
+const OWNER_AGAIN: Duration = Duration::from_secs(1);
 
 impl Setup {
     /// One handle for each watched namespace, or one for all.
@@ -66,9 +68,22 @@ impl Setup {
 
     /// The installation's unique name: the uid of the namespace it lives in, which no other installation shares, and
     /// which a cluster restored from a backup keeps.
+    ///
+    /// # Errors
+    /// The API server refuses to tell; one that cannot tell now is asked again.
     pub async fn owner(&self) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let namespace = tokio::time::timeout(OWNER_DEADLINE, namespaces.get(&self.namespace)).await??;
+        let namespace = loop {
+            match tokio::time::timeout(OWNER_DEADLINE, namespaces.get(&self.namespace)).await {
+                Ok(Ok(namespace)) => break namespace,
+                Ok(Err(kube::Error::Api(status))) if (400..500).contains(&status.code) && status.code != 429 => {
+                    return Err(kube::Error::Api(status).into());
+                }
+                Ok(Err(error)) => tracing::warn!(%error, "the operator's own namespace cannot be read; asking again"),
+                Err(_) => tracing::warn!("no answer to a question for the operator's own namespace; asking again"),
+            }
+            tokio::time::sleep(OWNER_AGAIN).await;
+        };
         namespace.uid().ok_or_else(|| format!("the namespace {} has no uid", self.namespace).into())
     }
 
