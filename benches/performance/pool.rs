@@ -102,7 +102,7 @@ async fn takes(plan: &Plan, world: &World, table: &mut Table) {
         let since = world.last_call().await;
         let made = world.request(&format!("take{run}"), MODERATE, TAKES).await;
         world.fulfilled(&made).await;
-        world.board.settled(plan.nodes, plan.nodes + TAKES, PATIENCE).await;
+        world.settled(plan.nodes, plan.nodes + TAKES).await;
         let posts = log(&world.cloud, since, "create-server").await;
         assert_eq!(posts.len(), made.len(), "each taken node is replaced once");
         let times: Vec<Timestamp> = posts.iter().map(asked_at).collect();

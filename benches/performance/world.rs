@@ -93,7 +93,7 @@ impl World {
     pub async fn scale(&self, nodes: u32) -> Duration {
         let started = Instant::now();
         self.pool(json!({"minReady": nodes})).await;
-        self.board.settled(nodes, nodes, PATIENCE).await;
+        self.settled(nodes, nodes).await;
         started.elapsed()
     }
 
@@ -134,7 +134,15 @@ impl World {
     /// Deletes all requests and waits until only that many ready nodes are left.
     pub async fn release(&self, ready: u32) {
         self.requests.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
-        self.board.settled(ready, ready, PATIENCE).await;
+        self.settled(ready, ready).await;
+    }
+
+    /// Waits until exactly that many nodes are ready and unclaimed, and exactly that many exist.
+    pub async fn settled(&self, ready: u32, existing: u32) {
+        tokio::select! {
+            () = self.board.settled(ready, existing, PATIENCE) => {}
+            status = self.operator.wait_exit(PATIENCE * 2) => panic!("the operator ended: {status}"),
+        }
     }
 
     /// The number of the cloud's last call.

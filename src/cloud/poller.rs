@@ -25,10 +25,15 @@ pub struct PollSettings {
     pub full: Duration,
     /// For full lists while something is moving, where the cloud does not answer for changes.
     pub fallback: Duration,
-    /// Between two questions, however urgent.
+    /// Between two questions, however urgent; longer where the answers are slow, up to `moving`.
     pub gap: Duration,
-    /// How far questions for changes reach back beyond the last answer.
+    /// How far questions for changes reach back beyond the last answer: the clocks of a cloud's machines differ.
     pub overlap: Duration,
+    /// How far they reach back when one reached back all of `overlap` less than `far_every` ago. What changes in a
+    /// minute in a busy cloud is thousands of servers, too many to be asked for several times a second.
+    pub near: Duration,
+    /// How often questions for changes reach back all of `overlap`.
+    pub far_every: Duration,
     /// After a first failure; doubled with each further one.
     pub first_backoff: Duration,
     /// At most, after failures. The cloud's own `Retry-After` may ask for more.
@@ -44,6 +49,8 @@ impl Default for PollSettings {
             fallback: Duration::from_secs(5),
             gap: Duration::from_millis(200),
             overlap: Duration::from_secs(60),
+            near: Duration::from_secs(5),
+            far_every: Duration::from_secs(10),
             first_backoff: Duration::from_secs(1),
             longest_backoff: Duration::from_secs(30),
         }
@@ -140,6 +147,10 @@ pub struct Poller {
 #[derive(Debug)]
 struct Schedule {
     asked_at: Option<Instant>,
+    /// How long the last answer took.
+    took: Duration,
+    /// When the last answered question was sent that reached back all of the overlap.
+    far_at: Option<Instant>,
     full_due: Option<Instant>,
     /// Until then the cloud is not asked for changes, since it does not answer for them.
     no_changes_until: Option<Instant>,
@@ -160,8 +171,15 @@ impl Poller {
         let (sender, moving) = watch::channel(false);
         let demand = Arc::new(Demand::default());
         let handle = PollHandle { view: view.clone(), moving: Arc::new(sender), demand: demand.clone() };
-        let schedule =
-            Schedule { asked_at: None, full_due: None, no_changes_until: None, failures: 0, quiet_until: None };
+        let schedule = Schedule {
+            asked_at: None,
+            took: Duration::ZERO,
+            far_at: None,
+            full_due: None,
+            no_changes_until: None,
+            failures: 0,
+            quiet_until: None,
+        };
         (Self { cloud, view, settings, moving, demand, updates, schedule }, handle)
     }
 
@@ -199,13 +217,19 @@ impl Poller {
     async fn ask(&mut self) -> Option<ViewUpdate> {
         let now = Instant::now();
         let demanded = self.demand.full.swap(false, Ordering::AcqRel);
-        let since = self.view.read().changes_since(self.settings.overlap);
+        let far = self.schedule.far_at.is_none_or(|at| now.duration_since(at) >= self.settings.far_every);
+        let since = self.view.read().changes_since(if far { self.settings.overlap } else { self.settings.near });
         let query = match since {
             Some(since) if !demanded && self.schedule.changes_will_do(now) => ServerQuery::ChangedSince(since),
             _ => ServerQuery::Full,
         };
         let answer = self.cloud.list_servers(query).await;
-        self.schedule.asked_at = Some(Instant::now());
+        let answered = Instant::now();
+        self.schedule.asked_at = Some(answered);
+        self.schedule.took = answered.duration_since(now);
+        if answer.is_ok() && (far || query == ServerQuery::Full) {
+            self.schedule.far_at = Some(now);
+        }
         match (answer, query) {
             (Ok(list), ServerQuery::Full) => {
                 let delta = self.take(now, true, |view| view.apply_full(list));
@@ -255,7 +279,7 @@ impl Schedule {
         }
         let without_changes = self.without_changes(asked_at);
         let interval = match (moving || wanted, without_changes) {
-            _ if wanted => settings.gap,
+            _ if wanted => settings.gap.max((self.took * 4).min(settings.moving)),
             (true, true) => settings.fallback.max(settings.moving),
             (true, false) => settings.moving,
             (false, _) => settings.idle,

@@ -475,11 +475,14 @@ fn create(engine: &mut Engine, world: &World, seen: &Seen, provider: usize, slot
     let client = engine.setup.client.clone();
     let guard = engine.setup.guard.clone();
     engine.spawn(async move {
-        let answer = if guard.is_current() {
-            records::create_node(&client, &node).await
-        } else {
-            Err(WriteError::Refused("this replica does not lead any more".to_owned()))
+        let made = async {
+            if guard.is_current() {
+                records::create_node(&client, &node).await
+            } else {
+                Err(WriteError::Refused("this replica does not lead any more".to_owned()))
+            }
         };
+        let answer = records::NODES.turn(made).await;
         move |engine: &mut Engine| created(engine, &key, answer)
     });
 }

@@ -338,7 +338,8 @@ impl Engine {
         let Some(change) = records::difference(old, new) else { return };
         turned(&self.setup, &**seen, old, new);
         let (client, seen) = (self.setup.client.clone(), Arc::clone(seen));
-        self.write_once(mark, async move { records::patch_status(&client, &*seen, change).await }, apply);
+        let call = async move { records::ANSWERS.turn(records::patch_status(&client, &*seen, change)).await };
+        self.write_once(mark, call, apply);
     }
 
     /// The records of a provider's nodes that have one of these servers.

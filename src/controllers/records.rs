@@ -13,6 +13,7 @@ use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use crate::api::PoolNode;
@@ -75,6 +76,25 @@ impl LaunchPermit {
     #[must_use]
     pub fn good_until(&self, launch_timeout: Duration) -> Instant {
         self.asked + launch_timeout / 2
+    }
+}
+
+/// A bounded number of writes at once. More would only wait in the API server, each on a connection of its own: a
+/// thousand nodes to be made at once must neither cost a thousand connections nor stand before one claim.
+#[derive(Debug)]
+pub struct Lane(Semaphore);
+
+/// For what makes, shows and ends nodes.
+pub static NODES: Lane = Lane(Semaphore::const_new(16));
+/// For what somebody waits for: claims, and what is told on requests and pools.
+pub static ANSWERS: Lane = Lane(Semaphore::const_new(16));
+
+impl Lane {
+    /// Does a write, and nothing else that could take long, when its turn has come. Its deadline begins then.
+    pub async fn turn<T>(&'static self, write: impl Future<Output = T>) -> T {
+        // Nobody closes it, so there is always a turn.
+        let _place = self.0.acquire().await;
+        write.await
     }
 }
 

@@ -75,7 +75,7 @@ pub fn condemn(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     let node = Arc::clone(node);
     let uid = uid.to_owned();
     engine.spawn(async move {
-        let answer = records::delete(&client, &*node).await;
+        let answer = records::NODES.turn(records::delete(&client, &*node)).await;
         move |engine: &mut Engine| {
             match answer {
                 // Not before the winner's version had time to arrive: until then nothing else is decided for it.
@@ -99,7 +99,7 @@ pub fn claim(engine: &mut Engine, node: &Arc<PoolNode>, claim: crate::api::pool_
     let client = engine.setup.client.clone();
     let node = Arc::clone(node);
     engine.spawn(async move {
-        let answer = records::patch(&client, &*node, change).await;
+        let answer = records::ANSWERS.turn(records::patch(&client, &*node, change)).await;
         move |engine: &mut Engine| {
             match answer {
                 Err(error) => return again(engine, &uid, &error),
@@ -449,7 +449,7 @@ fn free(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
         {
             tracing::warn!(record, %error, "floating IP not deleted; it is left to the collector");
         }
-        records::remove_finalizer(&client, &*seen, FINALIZER_SERVER).await
+        records::NODES.turn(records::remove_finalizer(&client, &*seen, FINALIZER_SERVER)).await
     });
 }
 

@@ -74,7 +74,8 @@ fn tell(engine: &Engine, node: &PoolNode, status: &mut Value, desired: &Desired)
 fn send(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, status: Value) {
     let client = engine.setup.client.clone();
     let seen = Arc::clone(node);
-    write(engine, uid, async move { records::patch_status(&client, &*seen, status).await });
+    let call = async move { records::NODES.turn(records::patch_status(&client, &*seen, status)).await };
+    write(engine, uid, call);
 }
 
 /// Records a node as ready, with all that a client needs to log in (rule 5).
@@ -228,7 +229,7 @@ pub fn failed(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, failure: Fai
             super::super::pool::event(engine, &node, reason, &message);
             engine.mark(super::super::Mark::Pool(pool));
         }));
-        records::patch_status(&client, &*seen, status).await
+        records::NODES.turn(records::patch_status(&client, &*seen, status)).await
     });
 }
 
