@@ -77,6 +77,8 @@ fn weather(seed: u64, latest: Arc<Mutex<Killer>>, kills: Arc<AtomicU32>, kuberne
     Arc::new(move |call, moment| {
         let dice = Dice::of(seed, call, moment);
         let calm = call.number > CALLS;
+        let conflicts =
+            kubernetes && ["CREATE ", "PATCH ", "DELETE "].iter().any(|verb| call.signature.starts_with(verb));
         let (latest, kills) = (Arc::clone(&latest), Arc::clone(&kills));
         Box::pin(async move {
             if calm {
@@ -86,7 +88,7 @@ fn weather(seed: u64, latest: Arc<Mutex<Killer>>, kills: Arc<AtomicU32>, kuberne
             match dice.number(2) % 100 {
                 0..3 => Verdict::Cut,
                 3..5 => Verdict::Answer(503, json!({"message": "chaos"})),
-                5 if kubernetes && moment == Moment::Before => Verdict::Answer(
+                5 if conflicts && moment == Moment::Before => Verdict::Answer(
                     409,
                     json!({"kind": "Status", "code": 409, "reason": "Conflict", "message": "chaos"}),
                 ),
