@@ -198,7 +198,8 @@ async fn nodes_of_a_request_that_asks_for_it_are_held_on_release() {
     world.pool_ready("small", 1).await;
     let servers: BTreeSet<String> = world.servers(0).await.iter().map(|server| text(&server["id"])).collect();
     assert!(servers.is_superset(&given(&request)), "the held server is gone");
-    assert_eq!(world.get::<Pool>("small").await.status.unwrap().held, 1);
+    let shown = |pool: Option<&Pool>| pool.and_then(|pool| pool.status.as_ref()).is_some_and(|status| status.held == 1);
+    world.namespace.wait_for::<Pool>("small", SOON, shown).await;
     // Taking the hold off ends it.
     world.patch::<PoolNode>(&node, json!({"spec": {"hold": null}})).await;
     world.destroyed(&given(&request)).await;

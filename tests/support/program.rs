@@ -76,8 +76,8 @@ impl Program {
         Self { name: name.to_owned(), killer, log }
     }
 
-    /// Starts `command` and waits for the first line of its standard output; the rest goes to its log.
-    pub fn start_and_read_line(name: &str, mut command: Command) -> (Self, String) {
+    /// Starts `command` and waits for the first lines of its standard output; the rest goes to its log.
+    pub fn start_and_read_lines<const N: usize>(name: &str, mut command: Command) -> (Self, [String; N]) {
         let (log, file) = new_log(name);
         let killer = Killer::default();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file.try_clone().unwrap());
@@ -85,12 +85,15 @@ impl Program {
         let stdout = killer.0.lock().unwrap().as_mut().unwrap().child.stdout.take().unwrap();
         let program = Self { name: name.to_owned(), killer, log };
         let mut stdout = BufReader::new(stdout);
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        assert!(!line.is_empty(), "{name} ended without a word on its standard output:\n{}", program.log());
+        let lines = std::array::from_fn(|_| {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            assert!(!line.is_empty(), "{name} ended without a word on its standard output:\n{}", program.log());
+            line.trim_end().to_owned()
+        });
         let mut rest = file;
         std::thread::spawn(move || std::io::copy(&mut stdout, &mut rest));
-        (program, line.trim_end().to_owned())
+        (program, lines)
     }
 
     /// What it has written so far.

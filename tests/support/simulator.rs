@@ -27,7 +27,6 @@ pub struct Simulator {
 #[derive(Default)]
 pub struct SimulatorOptions {
     args: Vec<String>,
-    proxied: bool,
 }
 
 impl SimulatorOptions {
@@ -39,8 +38,7 @@ impl SimulatorOptions {
 
     /// Its catalog names `proxy`, which is connected to it once it runs.
     pub async fn start_behind(self, proxy: &Proxy) -> Simulator {
-        let options = Self { proxied: true, ..self.arg(format!("--advertise-url={}", proxy.url())) };
-        let simulator = options.start().await;
+        let simulator = self.arg(format!("--advertise-url={}", proxy.url())).start().await;
         proxy.connect(&simulator.base);
         simulator
     }
@@ -51,17 +49,15 @@ impl SimulatorOptions {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed) % 90;
         let clouds_yaml = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("clouds-{}.yaml", uuid::Uuid::new_v4()));
-        let listen = if self.proxied { free_address() } else { "127.0.0.1:0".to_owned() };
         let mut command = Command::new(env!("CARGO_BIN_EXE_openstack-simulator"));
-        command.arg("--listen").arg(&listen).arg("--clouds-yaml").arg(&clouds_yaml).args(&self.args);
+        command.args(["--listen", "127.0.0.1:0"]).arg("--clouds-yaml").arg(&clouds_yaml).args(&self.args);
         for (flag, first) in [("--server-network", 21), ("--floating-network", 121)] {
             if !self.args.iter().any(|arg| arg.starts_with(flag)) {
                 command.arg(format!("{flag}=127.{}.0.0/16", first + number));
             }
         }
-        let (program, keystone) = Program::start_and_read_line("openstack-simulator", command);
-        // Behind a proxy the first line names the proxy; the admin API is asked at the simulator itself.
-        let base = if self.proxied { format!("http://{listen}") } else { origin(&keystone) };
+        // The first line names what clients use, which may be a proxy; the second where it listens itself.
+        let (program, [keystone, base]) = Program::start_and_read_lines("openstack-simulator", command);
         install_crypto_provider();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Simulator { program, keystone, base, clouds_yaml, client }
@@ -157,14 +153,4 @@ impl Drop for Simulator {
         // Left behind when it cannot be removed: it is below target/ and holds no secret.
         let _ = std::fs::remove_file(&self.clouds_yaml);
     }
-}
-
-/// `http://host:port` of a URL.
-fn origin(url: &str) -> String {
-    let url = reqwest::Url::parse(url).unwrap();
-    url.origin().ascii_serialization()
-}
-
-fn free_address() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
