@@ -36,6 +36,7 @@ use crate::api::conditions::{PROGRESSING, THROTTLED};
 use crate::api::{DiskImage, NodeRequest, Pool, PoolNode, Provider, ProviderImage};
 use crate::ops::events::Severity;
 use crate::plan::allocation::Fairness;
+use crate::plan::pressure::later;
 
 use self::index::{Change, Event, Key, Store};
 use self::provider::Connection;
@@ -252,17 +253,13 @@ impl Engine {
 
     /// Something must be reconciled after that long.
     pub fn wake_in(&mut self, after: Duration, mark: Mark) {
-        let at = SignedDuration::try_from(after).ok().and_then(|after| self.now.checked_add(after).ok());
-        self.wake(at.unwrap_or(Timestamp::MAX), mark);
+        self.wake(self.after(after), mark);
     }
 
     /// The time after that long.
     #[must_use]
     pub fn after(&self, after: Duration) -> Timestamp {
-        SignedDuration::try_from(after)
-            .ok()
-            .and_then(|after| self.now.checked_add(after).ok())
-            .unwrap_or(Timestamp::MAX)
+        later(self.now, after)
     }
 
     /// Something must be reconciled, but not more often than that: now if the last time is long enough ago.

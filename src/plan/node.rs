@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use super::pressure::grown;
+use super::pressure::{grown, later};
 
 /// The recorded state of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -497,10 +497,6 @@ const fn step(step: Step) -> Decision {
 
 const fn wait(wake: Option<Timestamp>) -> Decision {
     Decision { step: Step::Wait, wake }
-}
-
-fn later(at: Timestamp, by: Duration) -> Timestamp {
-    SignedDuration::try_from(by).ok().and_then(|by| at.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

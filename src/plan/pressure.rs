@@ -142,7 +142,9 @@ pub fn grown(first: Duration, times: u32, longest: Duration) -> Duration {
     first.saturating_mul(factor).min(longest)
 }
 
-fn later(at: Timestamp, by: Duration) -> Timestamp {
+/// The time after that long; the end of time, when there is none.
+#[must_use]
+pub fn later(at: Timestamp, by: Duration) -> Timestamp {
     SignedDuration::try_from(by).ok().and_then(|by| at.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
 }
 
