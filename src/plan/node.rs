@@ -365,8 +365,10 @@ fn look_up_again(o: &Observation, since: Timestamp, deadline: Timestamp) -> Deci
 /// ACTIVE, but not yet known to answer.
 fn answer(o: &Observation, since: Timestamp) -> Decision {
     let deadline = later(since, o.boot_timeout);
-    if o.address_missing && o.now < deadline {
-        return Decision { step: Step::AttachAddress, wake: Some(deadline) };
+    if o.address_missing {
+        let late = o.now >= deadline;
+        let next = if late { Step::MarkFailed(Failure::BootTimeout) } else { Step::AttachAddress };
+        return Decision { step: next, wake: (!late).then_some(deadline) };
     }
     match o.probe {
         Probe::Answered => step(Step::MarkReady),
