@@ -18,6 +18,7 @@ use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKeyOrCertificate};
 use russh::{Preferred, kex};
 use thiserror::Error;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use transcript::{HostKey, Recorder, Transcript};
@@ -142,12 +143,18 @@ pub async fn probe_tcp(address: SocketAddr, deadline: Instant) -> Result<(), Pro
     connect(address, deadline).await.map(drop)
 }
 
-/// Reads all host keys the SSH server offers, each as `type base64`, the most preferred first.
-pub async fn probe_ssh(address: SocketAddr, deadline: Instant) -> Result<Vec<String>, ProbeError> {
+/// Reads all host keys the SSH server offers, each as `type base64`, the most preferred first. Key exchanges cost
+/// processor time, so each takes one of the `exchanges`, once the server has begun to speak; waiting for it moves the
+/// deadline.
+pub async fn probe_ssh(
+    address: SocketAddr,
+    deadline: Instant,
+    exchanges: &Semaphore,
+) -> Result<Vec<String>, ProbeError> {
     let mut wanted = KeyType::ALL.to_vec();
     let mut keys = Vec::new();
     while !wanted.is_empty() {
-        let met = meet(address, &wanted, deadline).await?;
+        let met = meet(address, &wanted, deadline, exchanges).await?;
         let known = wanted.len();
         wanted.retain(|key_type| key_type.name() != met.key.name && key_type.is_among(&met.offered));
         if wanted.len() == known {
@@ -159,7 +166,12 @@ pub async fn probe_ssh(address: SocketAddr, deadline: Instant) -> Result<Vec<Str
 }
 
 /// Whether the machine still answers with one of the recorded host keys; one connection.
-pub async fn recheck_ssh(address: SocketAddr, recorded: &[String], deadline: Instant) -> Result<(), ProbeError> {
+pub async fn recheck_ssh(
+    address: SocketAddr,
+    recorded: &[String],
+    deadline: Instant,
+    exchanges: &Semaphore,
+) -> Result<(), ProbeError> {
     let wanted: Vec<KeyType> = KeyType::ALL
         .into_iter()
         .filter(|key_type| recorded.iter().any(|line| line.split_whitespace().next() == Some(key_type.name())))
@@ -167,7 +179,7 @@ pub async fn recheck_ssh(address: SocketAddr, recorded: &[String], deadline: Ins
     if wanted.is_empty() {
         return Err(ProbeError::KeyChanged);
     }
-    match meet(address, &wanted, deadline).await {
+    match meet(address, &wanted, deadline, exchanges).await {
         Ok(met) if recorded.iter().any(|line| met.key.is_written(line)) => Ok(()),
         Ok(_) | Err(ProbeError::Handshake(HandshakeFault::NothingInCommon)) => Err(ProbeError::KeyChanged),
         Err(error) => Err(error),
@@ -183,6 +195,15 @@ async fn connect(address: SocketAddr, deadline: Instant) -> Result<TcpStream, Pr
     }
 }
 
+/// An SSH server greets first.
+async fn begins_to_speak(stream: &TcpStream, deadline: Instant) -> Result<(), ProbeError> {
+    let limit = deadline.min(Instant::now() + CONNECT_TIMEOUT);
+    match timeout_at(limit, stream.readable()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(ProbeError::NoBanner),
+    }
+}
+
 /// What one connection taught.
 struct Met {
     key: HostKey,
@@ -190,9 +211,18 @@ struct Met {
 }
 
 /// One connection: the greeting and one key exchange, left before any login.
-async fn meet(address: SocketAddr, wanted: &[KeyType], deadline: Instant) -> Result<Met, ProbeError> {
+async fn meet(
+    address: SocketAddr,
+    wanted: &[KeyType],
+    deadline: Instant,
+    exchanges: &Semaphore,
+) -> Result<Met, ProbeError> {
     let stream = connect(address, deadline).await?;
-    let limit = deadline.min(Instant::now() + CONNECT_TIMEOUT);
+    begins_to_speak(&stream, deadline).await?;
+    let asked = Instant::now();
+    // Nobody closes it, so there is always a turn.
+    let _turn = exchanges.acquire().await;
+    let limit = (deadline + asked.elapsed()).min(Instant::now() + CONNECT_TIMEOUT);
     let (stream, record) = Recorder::new(stream, limit);
     let proven = Arc::new(AtomicBool::new(false));
     let witness = Witness { proven: Arc::clone(&proven) };

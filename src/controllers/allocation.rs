@@ -13,6 +13,7 @@ use kube::ResourceExt;
 use super::index::Key;
 use super::pool_node;
 use super::provider::Connection;
+use super::provider::connection::{gate, stricter};
 use super::records::{self, LaunchPermit, WriteError};
 use super::runtime::{Creating, NodeRuntime};
 use super::{Engine, Mark, pool};
@@ -186,14 +187,11 @@ fn provider_gate(
             format!("the servers of the Provider {} are being listed", key.name),
         );
     }
-    let creates = engine.memory.providers.get(key).map(|memory| memory.creates.answer(engine.now));
-    match creates {
-        Some(Answer::ClosedUntil(until)) => {
-            let message = "records of nodes could not be made; the operator's log tells why".to_owned();
-            (Gate::Closed(Blocked { reason: reason::TRANSIENT_ERROR, message }), Some(until))
-        }
-        _ => connection.gate(engine.now),
-    }
+    let creates = engine.memory.providers.get(key).map_or(Answer::Open, |memory| memory.creates.answer(engine.now));
+    let records = gate(creates, reason::TRANSIENT_ERROR, || {
+        "records of nodes could not be made; the operator's log tells why".to_owned()
+    });
+    stricter(connection.gate(engine.now), records)
 }
 
 fn one_pool(

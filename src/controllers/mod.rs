@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -170,7 +170,7 @@ pub struct Engine {
     /// What each kind remembers between passes.
     pub memory: Memory,
     /// Who may probe now.
-    pub probes: Arc<Semaphore>,
+    pub probes: pool_node::Places,
     marks: BTreeSet<Mark>,
     timers: BTreeSet<(Timestamp, Mark)>,
     /// The clock that every decision goes by.
@@ -206,8 +206,6 @@ pub struct Memory {
     waiting: HashSet<Mark>,
 }
 
-/// How many machines are probed at once: a handshake costs both sides processor time.
-const PROBES: usize = 128;
 /// How long a watch or the engine may be silent before the process counts as stuck.
 const SILENCE: Duration = Duration::from_secs(90);
 /// How often the figures are made anew.
@@ -543,7 +541,7 @@ pub async fn run(setup: Setup) -> Result<(), Box<dyn std::error::Error + Send + 
         rejected: provider_image::Rejected::default(),
         claims: HashMap::new(),
         claimed_names: HashMap::new(),
-        probes: Arc::new(Semaphore::new(PROBES)),
+        probes: pool_node::Places::default(),
         owner,
         memory: Memory::default(),
         marks: BTreeSet::from([Mark::Allocation, Mark::Figures]),

@@ -75,6 +75,28 @@ async fn conflicts_and_refusals_are_decided_anew() {
     cast.play(SCENE).await.unwrap();
 }
 
+/// Admission, a quota of objects: what is refused for one slot is not asked for the next at once, and the next.
+#[tokio::test]
+async fn records_that_are_refused_are_asked_for_more_and_more_slowly() {
+    let stage = Stage::set(PATIENT).await;
+    stage.api.set_hook(Arc::new(|call, moment| {
+        let refused = call.signature == "CREATE poolnodes" && moment == Moment::Before;
+        let verdict = if refused { Verdict::Answer(403, failure(403, "Forbidden")) } else { Verdict::Pass };
+        Box::pin(async move { verdict })
+    }));
+    let mut cast = Cast::new(&stage, vec![stage.operator().start()]);
+    let asked = || stage.api.count("CREATE poolnodes") as usize;
+    eventually(SCENE, || async {
+        if asked() >= MIN_READY { Ok(()) } else { Err(format!("{} of {MIN_READY} asked for", asked())) }
+    })
+    .await;
+    tokio::time::sleep(OUTAGE).await;
+    let probes = asked() - MIN_READY;
+    assert!((1..=2).contains(&probes), "{probes} probes in {OUTAGE:?}, of which the first is due after five");
+    stage.api.clear_hook();
+    cast.reach(Scene::Filled, SCENE).await.unwrap();
+}
+
 /// Each watch is refused with 410, ended by a 410 within it, cut, and cut again in mid-stream before each scene.
 #[tokio::test]
 async fn watches_that_are_cut_or_expired_begin_anew_and_miss_nothing() {

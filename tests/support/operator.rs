@@ -73,7 +73,9 @@ impl OperatorOptions {
         command.args(["--metrics-address", "127.0.0.1:0", "--log-filter", &self.log_filter]);
         command.arg(format!("--leader-elect={}", self.leader_election));
         // Simulated clouds keep no request on its way: launchTimeout alone is how long a boot is searched for.
-        command.args(["--settle-time", "1s"]);
+        if !self.args.iter().any(|arg| arg.starts_with("--settle-time")) {
+            command.args(["--settle-time", "1s"]);
+        }
         command.args(&self.args).envs(self.env);
         let program = Program::start("nodepool-operator", command, self.killer);
         install_crypto_provider();

@@ -1,9 +1,13 @@
 //! The boot request has no clear answer: there is never a second one for the same record (rule 2).
 
+use jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use nodepool_operator::api::ProviderImage;
 use nodepool_operator::controllers::pool_node::server_name;
 use serde_json::{Value, json};
 
-use crate::sky::{Settings, Sky, uids};
+use crate::sky::{SOON, Settings, Sky, time, uids};
+use crate::support::eventually;
 
 fn unanswered(effect: bool) -> Vec<Value> {
     vec![
@@ -57,6 +61,45 @@ async fn a_server_that_appears_late_is_adopted() {
         assert_eq!(sky.count("create-server").await, number + 1);
     }
     sky.end().await;
+}
+
+/// Longer than `launchTimeout`: a message queue may hold a boot request for minutes.
+#[tokio::test]
+async fn a_server_that_appears_after_launch_timeout_is_adopted_within_the_settle_time() {
+    let settings = Settings::default().provider(json!({"maxServers": 1, "launchTimeout": "3s"}));
+    let sky = settings.operator("--settle-time=30s").start().await;
+    let late = json!({"type": "late", "after": "6s", "reply": "cut"});
+    sky.simulator.fault(json!({"call": "create-server", "times": 1, "fault": late})).await;
+    sky.want(1).await;
+    let first = eventually(SOON, || async { sky.nodes().await.pop().ok_or_else(|| "no record yet".to_owned()) }).await;
+    let node = sky.ready(1).await.remove(0);
+    assert_eq!(node.metadata.uid, first.metadata.uid, "its slot was given to another before its server came");
+    assert_eq!(sky.count("create-server").await, 1);
+    sky.end().await;
+}
+
+/// Rule 8: the turn of a boot request may come long after its image version was asked about.
+#[tokio::test]
+async fn a_version_that_is_rejected_boots_nothing_that_still_waits_for_its_turn() {
+    let sky = Settings::default().provider(json!({"requestsPerSecond": 2})).start().await;
+    sky.want(6).await;
+    sky.called("create-server", 1).await;
+    let versions = sky.namespace.list::<ProviderImage>().await;
+    let name = versions[0].metadata.name.as_deref().unwrap();
+    let reject = Patch::Merge(json!({"spec": {"rejected": true}}));
+    sky.namespace.api::<ProviderImage>().patch(name, &PatchParams::default(), &reject).await.unwrap();
+    let rejected = Timestamp::now();
+    eventually(SOON, || async {
+        let (records, boots) = (sky.nodes().await.len(), sky.count("create-server").await);
+        if records <= boots { Ok(()) } else { Err(format!("{records} records, {boots} boot requests")) }
+    })
+    .await;
+    let boots = sky.calls("create-server").await;
+    assert!(boots.len() < 6, "all were sent before the version could be rejected");
+    for boot in boots {
+        let after = time(&boot).duration_since(rejected).as_secs_f64();
+        assert!(after < 0.5, "booted {after} s after the version was rejected");
+    }
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ async fn one_goes(settings: Settings, fault: Option<Value>) -> (Sky, String) {
     sky.want(1).await;
     let node = sky.ready(1).await.remove(0);
     if let Some(fault) = fault {
-        sky.simulator.fault(json!({"times": 1, "fault": fault})).await;
+        sky.simulator.fault(fault).await;
     }
     let server = node.status.unwrap().server_id.unwrap();
     sky.namespace.kubectl().delete(&format!("poolnode/{}", node.metadata.name.unwrap())).await;
@@ -53,7 +53,8 @@ async fn a_deletion_that_takes_long_is_shown_and_holds_its_slot() {
 
 #[tokio::test]
 async fn a_deletion_without_effect_is_sent_again() {
-    let (sky, server) = one_goes(Settings::default(), Some(json!({"type": "delete-ignored"}))).await;
+    let (sky, server) =
+        one_goes(Settings::default(), Some(json!({"times": 1, "fault": {"type": "delete-ignored"}}))).await;
     gone(&sky, &server, SOON).await;
     sky.ready(1).await;
     sky.end().await;
@@ -61,7 +62,8 @@ async fn a_deletion_without_effect_is_sent_again() {
 
 #[tokio::test]
 async fn a_deletion_that_ends_in_error_is_sent_again() {
-    let (sky, server) = one_goes(Settings::default(), Some(json!({"type": "delete-error"}))).await;
+    let (sky, server) =
+        one_goes(Settings::default(), Some(json!({"times": 1, "fault": {"type": "delete-error"}}))).await;
     gone(&sky, &server, SOON).await;
     sky.ready(1).await;
     sky.end().await;
@@ -121,5 +123,26 @@ async fn one_404_does_not_prove_that_a_server_is_gone() {
     let nodes = sky.ready(1).await;
     assert_eq!(nodes[0].metadata.uid, before);
     assert_eq!((sky.count("delete-server").await, sky.count("create-server").await), (0, 1));
+    sky.end().await;
+}
+
+/// What Neutron keeps carries our mark: the slot is not held for it, and the collector takes it when Neutron is back.
+#[tokio::test]
+async fn a_network_service_that_is_away_holds_no_slot_and_leaks_no_address() {
+    let floating = json!({"floatingIP": {"network": "public"}, "launchTimeout": "4s"});
+    let (sky, _) = one_goes(
+        Settings::default().full_list("1s").provider(floating),
+        Some(json!({"service": "network", "fault": {"type": "answer", "status": 503}})),
+    )
+    .await;
+    sky.called("create-server", 2).await;
+    sky.simulator.clear_faults().await;
+    let kept = sky.ready(1).await.remove(0).status.unwrap();
+    assert_eq!(kept.addresses.len(), 2, "a fixed and a floating address: {kept:?}");
+    eventually(SOON, || async {
+        let left = sky.simulator.state().await["floatingIps"].clone();
+        if left == 1 { Ok(()) } else { Err(format!("{left} floating addresses, one of them of the node")) }
+    })
+    .await;
     sky.end().await;
 }

@@ -33,6 +33,23 @@ async fn a_provider_that_hangs_delays_no_other() {
     broken.clear_faults().await;
 }
 
+/// More than are probed at once.
+const SILENT: u32 = 140;
+
+#[tokio::test]
+async fn machines_that_open_their_port_and_say_nothing_delay_no_other() {
+    let settings = Settings::default().provider(json!({"maxServers": SILENT + 2, "bootTimeout": "1m"}));
+    let sky = settings.cloud("--max-servers=-1").start().await;
+    sky.make_pool("other", PROVIDER, json!({})).await;
+    sky.simulator.fault(json!({"fault": {"type": "ssh", "mode": "silent"}})).await;
+    sky.want(SILENT).await;
+    sky.called("create-server", SILENT as usize).await;
+    sky.simulator.clear_faults().await;
+    sky.want_of("other", 2).await;
+    sky.ready_within("other", 2, Duration::from_secs(5)).await;
+    sky.check().await;
+}
+
 #[tokio::test]
 async fn others_servers_are_counted_and_never_touched() {
     let sky = Settings::default().cloud("--max-servers=5").full_list("1s").start().await;

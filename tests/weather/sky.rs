@@ -29,6 +29,7 @@ pub struct Sky {
 pub struct Settings {
     simulator: Vec<&'static str>,
     provider: Value,
+    operator: Vec<&'static str>,
     full_list: &'static str,
 }
 
@@ -37,6 +38,7 @@ impl Default for Settings {
         Self {
             simulator: vec!["--boot-time=0s", "--delete-time=0s"],
             provider: json!({"maxServers": 6, "launchTimeout": "20s", "bootTimeout": "20s", "requestsPerSecond": 1000}),
+            operator: Vec::new(),
             full_list: "10m",
         }
     }
@@ -57,6 +59,12 @@ impl Settings {
         self
     }
 
+    /// One more argument of the operator.
+    pub fn operator(mut self, arg: &'static str) -> Self {
+        self.operator.push(arg);
+        self
+    }
+
     /// How often the cloud is listed completely.
     pub fn full_list(mut self, every: &'static str) -> Self {
         self.full_list = every;
@@ -68,8 +76,8 @@ impl Settings {
         let namespace = Namespace::new().await;
         let options = self.simulator.iter().fold(SimulatorOptions::default(), |options, arg| options.arg(*arg));
         let simulator = options.start().await;
-        let operator =
-            Operator::for_namespace(&namespace).arg(format!("--full-list-interval={}", self.full_list)).start();
+        let operator = Operator::for_namespace(&namespace).arg(format!("--full-list-interval={}", self.full_list));
+        let operator = self.operator.into_iter().fold(operator, |operator, arg| operator.arg(arg)).start();
         operator.ready(SOON).await;
         simulator.secret(&namespace, PROVIDER).await;
         let sky = Sky { _operator: operator, simulator, namespace };

@@ -13,6 +13,8 @@ use super::*;
 const P256: Algorithm = Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 };
 const P384: Algorithm = Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 };
 
+static EXCHANGES: Semaphore = Semaphore::const_new(1);
+
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
@@ -79,7 +81,7 @@ async fn plain_server(greeting: &'static [u8], hang_up: bool) -> SocketAddr {
 async fn all_offered_host_keys_are_read_one_connection_each() {
     let keys = [make(P256), make(Algorithm::Ed25519), make(P384)];
     let (address, connections) = ssh_server(&keys).await;
-    let found = probe_ssh(address, soon()).await.unwrap();
+    let found = probe_ssh(address, soon(), &EXCHANGES).await.unwrap();
     assert_eq!(found, [line(&keys[1]), line(&keys[0]), line(&keys[2])]);
     assert_eq!(connections.load(Ordering::SeqCst), 3);
 }
@@ -88,7 +90,7 @@ async fn all_offered_host_keys_are_read_one_connection_each() {
 async fn a_server_with_one_key_is_asked_once() {
     let keys = [make(P256)];
     let (address, connections) = ssh_server(&keys).await;
-    assert_eq!(probe_ssh(address, soon()).await.unwrap(), [line(&keys[0])]);
+    assert_eq!(probe_ssh(address, soon(), &EXCHANGES).await.unwrap(), [line(&keys[0])]);
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 
@@ -96,14 +98,14 @@ async fn a_server_with_one_key_is_asked_once() {
 async fn a_recheck_compares_the_key_in_one_connection() {
     let keys = [make(P256), make(Algorithm::Ed25519)];
     let (address, connections) = ssh_server(&keys).await;
-    let recorded = probe_ssh(address, soon()).await.unwrap();
-    recheck_ssh(address, &recorded, soon()).await.unwrap();
+    let recorded = probe_ssh(address, soon(), &EXCHANGES).await.unwrap();
+    recheck_ssh(address, &recorded, soon(), &EXCHANGES).await.unwrap();
     assert_eq!(connections.load(Ordering::SeqCst), 3);
     let other = vec![line(&make(Algorithm::Ed25519))];
-    assert_eq!(recheck_ssh(address, &other, soon()).await, Err(ProbeError::KeyChanged));
+    assert_eq!(recheck_ssh(address, &other, soon(), &EXCHANGES).await, Err(ProbeError::KeyChanged));
     let not_offered = vec![line(&make(P384))];
-    assert_eq!(recheck_ssh(address, &not_offered, soon()).await, Err(ProbeError::KeyChanged));
-    assert_eq!(recheck_ssh(address, &[], soon()).await, Err(ProbeError::KeyChanged));
+    assert_eq!(recheck_ssh(address, &not_offered, soon(), &EXCHANGES).await, Err(ProbeError::KeyChanged));
+    assert_eq!(recheck_ssh(address, &[], soon(), &EXCHANGES).await, Err(ProbeError::KeyChanged));
 }
 
 #[tokio::test]
@@ -113,7 +115,7 @@ async fn an_rsa_key_is_read_without_its_proof() {
         let (mut stream, _) = listener.accept().await.unwrap();
         rsa_server(&mut stream).await;
     });
-    let found = probe_ssh(address, soon()).await.unwrap();
+    let found = probe_ssh(address, soon(), &EXCHANGES).await.unwrap();
     assert_eq!(found.len(), 1);
     assert!(found[0].starts_with("ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAB"), "{found:?}");
 }
@@ -149,14 +151,14 @@ async fn rsa_server(stream: &mut TcpStream) {
 async fn a_closed_port_is_refused() {
     let (listener, address) = listener().await;
     drop(listener);
-    assert_eq!(probe_ssh(address, soon()).await, Err(ProbeError::Refused));
+    assert_eq!(probe_ssh(address, soon(), &EXCHANGES).await, Err(ProbeError::Refused));
     assert_eq!(probe_tcp(address, soon()).await, Err(ProbeError::Refused));
 }
 
 #[tokio::test]
 async fn a_port_that_is_no_ssh_server_has_no_banner() {
     let address = plain_server(b"220 mail\r\n", true).await;
-    assert_eq!(probe_ssh(address, soon()).await, Err(ProbeError::NoBanner));
+    assert_eq!(probe_ssh(address, soon(), &EXCHANGES).await, Err(ProbeError::NoBanner));
     probe_tcp(address, soon()).await.unwrap();
 }
 
@@ -164,17 +166,48 @@ async fn a_port_that_is_no_ssh_server_has_no_banner() {
 async fn silence_ends_at_the_deadline() {
     let address = plain_server(b"", false).await;
     let deadline = Instant::now() + Duration::from_millis(200);
-    assert_eq!(probe_ssh(address, deadline).await, Err(ProbeError::NoBanner));
+    assert_eq!(probe_ssh(address, deadline, &EXCHANGES).await, Err(ProbeError::NoBanner));
     let address = plain_server(b"SSH-2.0-slow\r\n", false).await;
     let deadline = Instant::now() + Duration::from_millis(200);
-    assert_eq!(probe_ssh(address, deadline).await, Err(ProbeError::Handshake(HandshakeFault::TimedOut)));
+    assert_eq!(probe_ssh(address, deadline, &EXCHANGES).await, Err(ProbeError::Handshake(HandshakeFault::TimedOut)));
     assert!(Instant::now() < deadline + Duration::from_secs(5));
 }
 
 #[tokio::test]
 async fn a_server_that_greets_and_leaves_failed_the_handshake() {
     let address = plain_server(b"SSH-2.0-busy\r\n", true).await;
-    let error = probe_ssh(address, soon()).await.unwrap_err();
+    let error = probe_ssh(address, soon(), &EXCHANGES).await.unwrap_err();
     assert_eq!(error, ProbeError::Handshake(HandshakeFault::Closed));
     assert_eq!(error.label(), "handshake");
+}
+
+#[tokio::test]
+async fn a_server_that_waits_for_its_exchange_is_not_late() {
+    let (address, _) = ssh_server(&[make(P256)]).await;
+    let exchanges = Semaphore::new(1);
+    let other = exchanges.acquire().await.unwrap();
+    let patience = Duration::from_millis(500);
+    let probe = probe_ssh(address, Instant::now() + patience, &exchanges);
+    tokio::pin!(probe);
+    let waiting = tokio::time::timeout(patience * 2, &mut probe).await;
+    assert!(waiting.is_err(), "it had no place: {waiting:?}");
+    drop(other);
+    assert_eq!(probe.await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_port_that_says_nothing_takes_no_place() {
+    let (listener, silent) = listener().await;
+    let exchanges = Semaphore::new(1);
+    let probe = probe_ssh(silent, soon(), &exchanges);
+    tokio::pin!(probe);
+    let _open = tokio::select! {
+        connection = listener.accept() => connection.unwrap(),
+        answer = &mut probe => panic!("{answer:?}"),
+    };
+    let (address, _) = ssh_server(&[make(P256)]).await;
+    tokio::select! {
+        found = probe_ssh(address, soon(), &exchanges) => assert_eq!(found.unwrap().len(), 1),
+        answer = probe => panic!("{answer:?}"),
+    }
 }

@@ -3,43 +3,35 @@
 //! Every cloud write asks the guard first; every record write carries the uid and the version that was decided on.
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde_json::json;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
 
 use super::super::runtime::NodeRuntime;
 use super::super::{Engine, Mark, records};
-use super::{Key, launch, report, rested};
-use crate::api::pool::Probe as ProbeKind;
+use super::{Key, launch, probing, report};
 use crate::api::{FINALIZER_SERVER, PoolNode};
-use crate::cloud::{Cloud, CloudError, ErrorClass, probe};
-use crate::plan::node::{Boot, Deletion, Failure, Probe, Step};
+use crate::cloud::{Cloud, CloudError, ErrorClass};
+use crate::plan::node::{Boot, Deletion, Failure, Step};
 use crate::plan::pressure::grown;
 
 /// Pause before a step whose write lost a race or was not answered is decided anew, if no watch event does it earlier.
-const AGAIN: Duration = Duration::from_secs(1);
+pub(super) const AGAIN: Duration = Duration::from_secs(1);
 /// First and longest pause between two deletions of one server.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 const LONGEST_RETRY: Duration = Duration::from_secs(300);
+/// The longest pause before a floating IP is tried again: its time is bootTimeout.
+const LONGEST_ATTACH_RETRY: Duration = Duration::from_secs(10);
 /// Look-ups that must find nothing before a server counts as gone, and the pause between them: one 404 may be a
 /// hiccup.
 const ENOUGH_NOT_FOUND: u32 = 2;
 const NOT_FOUND_AGAIN: Duration = Duration::from_secs(3);
 /// How long a node that was released for a look is kept.
 const HELD_AFTER_RELEASE: SignedDuration = SignedDuration::from_hours(24);
-/// Re-checks of an idle node that must fail in a row before it is replaced: a lost packet is no lost node.
-const RECHECK_ATTEMPTS: u32 = 3;
-/// How long one re-check may take.
-const RECHECK_PATIENCE: Duration = Duration::from_secs(10);
-/// First and longest pause between two probes of a machine that boots.
-const FIRST_PROBE_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PROBE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Performs a step.
 pub fn perform(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, step: Step) {
@@ -48,7 +40,7 @@ pub fn perform(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, step: Step)
         Step::Boot => launch::boot(engine, node, uid),
         Step::RecordServer => report::record_server(engine, node, uid),
         Step::AttachAddress => attach_address(engine, node, uid),
-        Step::Probe => start_probe(engine, node, uid),
+        Step::Probe => probing::start(engine, node, uid),
         Step::MarkReady => report::ready(engine, node, uid),
         Step::MarkInUse => report::state(engine, node, uid, crate::api::NodeState::InUse),
         Step::MarkHeld => report::state(engine, node, uid, crate::api::NodeState::Held),
@@ -215,7 +207,7 @@ fn attach_address(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
                 failures = runtime.address_failures;
                 runtime.refusal = Some(error);
             });
-            pause(engine, uid, grown(FIRST_RETRY, failures, RECHECK_PATIENCE));
+            pause(engine, uid, grown(FIRST_RETRY, failures, LONGEST_ATTACH_RETRY));
         }
     });
 }
@@ -231,117 +223,6 @@ fn pause(engine: &mut Engine, uid: &str, pause: Duration) {
             engine.mark(Mark::Node(uid));
         }
     });
-}
-
-/// Probes without blocking other steps: a probing node can still be held or condemned.
-fn start_probe(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
-    let Some(address) = report::address(engine, node, uid) else { return };
-    let Ok(port) = u16::try_from(node.spec.port) else { return };
-    let key = Key::of(&**node);
-    let known = engine.runtime.get(uid).map(|runtime| runtime.host_keys.clone()).unwrap_or_default();
-    let recheck = node.state() == crate::api::NodeState::Ready;
-    let timeout = engine
-        .providers
-        .get(&key.sibling(&node.spec.provider))
-        .map_or(super::UNKNOWN_BOOT_TIMEOUT, |p| p.spec.boot_timeout.as_std());
-    let kind = node.spec.probe;
-    let limit = Arc::clone(&engine.probes);
-    with(engine, uid, |runtime| runtime.probe = Probe::Running);
-    let uid = uid.to_owned();
-    engine.spawn(async move {
-        let target = SocketAddr::new(address, port);
-        let answer = if recheck {
-            probe_again(kind, target, &known, &limit).await
-        } else {
-            probe_first(kind, target, timeout, &limit).await
-        };
-        move |engine: &mut Engine| probed(engine, &uid, recheck, answer)
-    });
-}
-
-async fn probe_first(
-    kind: ProbeKind,
-    target: SocketAddr,
-    timeout: Duration,
-    limit: &Semaphore,
-) -> Result<Vec<String>, probe::ProbeError> {
-    match kind {
-        ProbeKind::Ssh => answered(timeout, limit, |until| probe::probe_ssh(target, until)).await,
-        ProbeKind::Tcp => answered(timeout, limit, |until| probe::probe_tcp(target, until)).await.map(|()| Vec::new()),
-        ProbeKind::None => Ok(Vec::new()),
-    }
-}
-
-/// Tries until the machine answers or the time is over. A place is held for one attempt only: machines that never
-/// answer must not keep others from being asked (rule 13).
-async fn answered<T, F>(
-    timeout: Duration,
-    limit: &Semaphore,
-    attempt: impl Fn(Instant) -> F,
-) -> Result<T, probe::ProbeError>
-where
-    F: Future<Output = Result<T, probe::ProbeError>>,
-{
-    let deadline = Instant::now() + timeout;
-    let mut pause = FIRST_PROBE_PAUSE;
-    loop {
-        let place = limit.acquire().await;
-        let answer = attempt(deadline.min(Instant::now() + RECHECK_PATIENCE)).await;
-        drop(place);
-        match answer {
-            Err(error) if Instant::now() + pause >= deadline => return Err(error),
-            Err(_) => tokio::time::sleep(pause).await,
-            answer => return answer,
-        }
-        pause = (pause * 2).min(LONGEST_PROBE_PAUSE);
-    }
-}
-
-async fn probe_again(
-    kind: ProbeKind,
-    target: SocketAddr,
-    known: &[String],
-    limit: &Semaphore,
-) -> Result<Vec<String>, probe::ProbeError> {
-    let mut attempt = 1;
-    loop {
-        let place = limit.acquire().await;
-        let answer = match kind {
-            ProbeKind::Ssh => probe::recheck_ssh(target, known, Instant::now() + RECHECK_PATIENCE).await,
-            ProbeKind::Tcp => probe::probe_tcp(target, Instant::now() + RECHECK_PATIENCE).await,
-            ProbeKind::None => Ok(()),
-        };
-        drop(place);
-        match answer {
-            Ok(()) => return Ok(known.to_vec()),
-            Err(error) if attempt >= RECHECK_ATTEMPTS => return Err(error),
-            Err(_) => tokio::time::sleep(AGAIN * attempt).await,
-        }
-        attempt += 1;
-    }
-}
-
-fn probed(engine: &mut Engine, uid: &str, recheck: bool, answer: Result<Vec<String>, probe::ProbeError>) {
-    let recheck_at = next_recheck(engine, uid);
-    with(engine, uid, |runtime| match answer {
-        Ok(keys) => {
-            runtime.host_keys = keys;
-            runtime.probe = Probe::Answered;
-            runtime.recheck = recheck_at;
-        }
-        Err(error) => {
-            tracing::info!(node = %runtime.key, %error, "no answer to the readiness probe");
-            runtime.probe = if recheck { Probe::Lost } else { rested(Probe::Idle) };
-        }
-    });
-    engine.mark(Mark::Node(uid.to_owned()));
-}
-
-fn next_recheck(engine: &Engine, uid: &str) -> Option<Timestamp> {
-    let node = engine.nodes.get(&engine.runtime.get(uid)?.key)?;
-    let every = engine.pools.get(&Key::of(&**node).sibling(&node.spec.pool))?.spec.readiness.recheck.as_std();
-    (!every.is_zero() && node.spec.probe != ProbeKind::None).then_some(())?;
-    engine.now.checked_add(SignedDuration::try_from(every).ok()?).ok()
 }
 
 fn delete_server(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, force: bool) {

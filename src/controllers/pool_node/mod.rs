@@ -6,6 +6,7 @@
 mod act;
 mod advice;
 mod launch;
+mod probing;
 mod report;
 mod versions;
 
@@ -25,6 +26,7 @@ use crate::plan::node::{Boot, Claim, Decision, Hold, Observation, Probe, Sightin
 
 pub use self::act::{claim, condemn};
 pub use self::launch::{adopt_permit, server_name};
+pub use self::probing::Places;
 pub use self::versions::Reads;
 
 /// Longest launch and boot times of a node whose Provider is gone or not known.

@@ -259,10 +259,9 @@ impl Connection {
         let told =
             |fallback: &str| self.refused.as_ref().map_or_else(|| fallback.to_owned(), |(_, message)| message.clone());
         let quota = gate(self.quota.answer(now), reason::QUOTA_EXCEEDED, || told("the project's quota is used up"));
-        if quota.0 != Gate::Open {
-            return quota;
-        }
-        gate(self.throttle.answer(now), reason::RATE_LIMITED, || told("the cloud asked for fewer requests"))
+        let throttle =
+            gate(self.throttle.answer(now), reason::RATE_LIMITED, || told("the cloud asked for fewer requests"));
+        stricter(quota, throttle)
     }
 
     /// Whether this flavor and template may be launched here now, and when to ask again.
@@ -343,11 +342,20 @@ pub struct Pressures {
     pub throttled: Option<String>,
 }
 
-fn gate(answer: Answer, reason: &'static str, message: impl FnOnce() -> String) -> (Gate, Option<Timestamp>) {
+/// What back-pressure means for launches, and when it means something else.
+pub fn gate(answer: Answer, reason: &'static str, message: impl FnOnce() -> String) -> (Gate, Option<Timestamp>) {
     match answer {
         Answer::Open => (Gate::Open, None),
         Answer::Probe => (Gate::Probe(Blocked { reason, message: message() }), None),
         Answer::ClosedUntil(until) => (Gate::Closed(Blocked { reason, message: message() }), Some(until)),
+    }
+}
+
+/// The gate that lets fewer launches through; the first among equals.
+pub fn stricter(one: (Gate, Option<Timestamp>), other: (Gate, Option<Timestamp>)) -> (Gate, Option<Timestamp>) {
+    match (&one.0, &other.0) {
+        (Gate::Closed(_), _) | (_, Gate::Open) | (Gate::Probe(_), Gate::Probe(_)) => one,
+        _ => other,
     }
 }
 

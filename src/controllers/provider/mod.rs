@@ -4,7 +4,7 @@
 //! servers are launched is [`super::allocation`]'s.
 
 mod connect;
-mod connection;
+pub mod connection;
 mod report;
 
 use std::time::Duration;
