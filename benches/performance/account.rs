@@ -29,6 +29,10 @@ pub async fn writes(client: &Client) -> Writes {
             (resource, "") => resource.to_owned(),
             (resource, subresource) => format!("{resource}/{subresource}"),
         };
+        // The namespace controller's, and what the measurement itself sends: the operator never does.
+        if label("verb") == "DELETECOLLECTION" {
+            resource = format!("deletecollection of {resource}");
+        }
         if !label("code").starts_with('2') {
             resource = format!("{resource} refused {}", label("code"));
         }

@@ -25,6 +25,7 @@ use crate::api::{
     LABEL_PROVIDER, NodeRequest, NodeState, Pool, PoolNode, PoolNodeSpec, Provider, ProviderImage, RequestState,
 };
 use crate::cloud::Flavor;
+use crate::ops::turns;
 use crate::plan::allocation as plan;
 use crate::plan::allocation::{Blocked, Gate, Resources, Step, Verdict, World};
 use crate::plan::node::Boot;
@@ -473,14 +474,14 @@ fn create(engine: &mut Engine, world: &World, seen: &Seen, provider: usize, slot
     let client = engine.setup.client.clone();
     let guard = engine.setup.guard.clone();
     engine.spawn(async move {
-        let made = async {
+        let made = async || {
             if guard.is_current() {
                 records::create_node(&client, &node).await
             } else {
                 Err(WriteError::Refused("this replica does not lead any more".to_owned()))
             }
         };
-        let answer = records::NODES.turn(made).await;
+        let answer = turns::usual(made).await;
         move |engine: &mut Engine| created(engine, &key, answer)
     });
 }

@@ -35,6 +35,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use crate::api::conditions::{PROGRESSING, THROTTLED};
 use crate::api::{DiskImage, NodeRequest, Pool, PoolNode, Provider, ProviderImage};
 use crate::ops::events::Severity;
+use crate::ops::turns;
 use crate::plan::allocation::Fairness;
 use crate::plan::pressure::later;
 
@@ -203,13 +204,17 @@ pub struct Memory {
     alarm: Option<Timestamp>,
     /// When marks that are held back were last let through, and which wait.
     paced: HashMap<Mark, Timestamp>,
-    waiting: HashSet<Mark>,
+    waiting: HashMap<Mark, Timestamp>,
+    /// The allocation is not made again before.
+    rested: Option<Timestamp>,
 }
 
 /// How long a watch or the engine may be silent before the process counts as stuck.
 const SILENCE: Duration = Duration::from_secs(90);
 /// How often the figures are made anew.
 const FIGURES_EVERY: Duration = Duration::from_secs(5);
+/// How many times as long as it took the allocation rests.
+const REST: u32 = 4;
 /// Pause before a write that was not answered is decided anew.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -262,12 +267,14 @@ impl Engine {
 
     /// Something must be reconciled, but not more often than that: now if the last time is long enough ago.
     pub fn mark_within(&mut self, every: Duration, mark: Mark) {
-        if !self.memory.waiting.insert(mark.clone()) {
+        if self.memory.waiting.contains_key(&mark) {
             return;
         }
         let last = self.memory.paced.get(&mark).copied();
         let at = last.and_then(|last| last.checked_add(SignedDuration::try_from(every).ok()?).ok());
-        self.wake(at.map_or(self.now, |at| at.max(self.now)), mark);
+        let at = at.map_or(self.now, |at| at.max(self.now));
+        self.memory.waiting.insert(mark.clone(), at);
+        self.wake(at, mark);
     }
 
     /// Something was written and may have changed meanwhile. What counts nodes would else be written without end while
@@ -333,7 +340,11 @@ impl Engine {
         let Some(change) = records::difference(old, new) else { return };
         turned(&self.setup, &**seen, old, new);
         let (client, seen) = (self.setup.client.clone(), Arc::clone(seen));
-        let call = async move { records::ANSWERS.turn(records::patch_status(&client, &*seen, change)).await };
+        let waited_for = matches!(mark, Mark::Request(_));
+        let call = async move {
+            let write = || records::patch_status(&client, &*seen, change);
+            if waited_for { turns::urgent(write).await } else { turns::usual(write).await }
+        };
         self.write_once(mark, call, apply);
     }
 
@@ -426,11 +437,28 @@ impl Engine {
         // Each reconcile may mark more; what it marks of an earlier kind waits for the next round.
         while let Some(mark) = self.marks.pop_first() {
             self.disarm(&mark);
-            if self.memory.waiting.remove(&mark) {
-                self.memory.paced.insert(mark.clone(), self.now);
+            self.keep_pace(&mark);
+            match self.memory.rested {
+                Some(at) if mark == Mark::Allocation && at > self.now => self.wake(at, mark),
+                _ => self.reconcile(mark),
             }
-            self.reconcile(mark);
         }
+    }
+
+    /// What is held back is done now, whoever asked for it: its own alarm must not do it again.
+    fn keep_pace(&mut self, mark: &Mark) {
+        if let Some(at) = self.memory.waiting.remove(mark) {
+            self.timers.remove(&(at, mark.clone()));
+            self.memory.paced.insert(mark.clone(), self.now);
+        } else if let Some(last) = self.memory.paced.get_mut(mark) {
+            *last = self.now;
+        }
+    }
+
+    /// The allocation looks at every node, however little changed: it takes no more than a share of a processor, and
+    /// serves together what came meanwhile.
+    fn rest(&mut self, took: Duration) {
+        self.memory.rested = Some(self.after(took * REST));
     }
 
     /// Reconciles one thing, in a span of its own, and counts how long it took.
@@ -443,7 +471,10 @@ impl Engine {
             Mark::DiskImage(key) => disk_image::reconcile(self, &key),
             Mark::ProviderImage(key) => provider_image::reconcile(self, &key),
             Mark::Node(uid) => pool_node::reconcile(self, &uid),
-            Mark::Allocation => allocation::reconcile(self),
+            Mark::Allocation => {
+                allocation::reconcile(self);
+                self.rest(started.elapsed());
+            }
             Mark::Request(key) => node_request::reconcile(self, &key),
             Mark::Pool(key) => pool::reconcile(self, &key),
             Mark::Figures => self.figures(),

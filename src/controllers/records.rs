@@ -13,7 +13,6 @@ use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use crate::api::PoolNode;
@@ -79,29 +78,14 @@ impl LaunchPermit {
     }
 }
 
-/// A bounded number of writes at once. More would only wait in the API server, each on a connection of its own: a
-/// thousand nodes to be made at once must neither cost a thousand connections nor stand before one claim.
-#[derive(Debug)]
-pub struct Lane(Semaphore);
-
-/// For what makes, shows and ends nodes.
-pub static NODES: Lane = Lane(Semaphore::const_new(16));
-/// For what somebody waits for: claims, and what is told on requests and pools.
-pub static ANSWERS: Lane = Lane(Semaphore::const_new(16));
-
-impl Lane {
-    /// Does a write, and nothing else that could take long, when its turn has come. Its deadline begins then.
-    pub async fn turn<T>(&'static self, write: impl Future<Output = T>) -> T {
-        // Nobody closes it, so there is always a turn.
-        let _place = self.0.acquire().await;
-        write.await
-    }
-}
-
-async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, WriteError> {
-    match timeout(DEADLINE, call).await {
-        Ok(answer) => answer.map_err(WriteError::from),
-        Err(_) => Err(WriteError::Unclear("no answer in time".to_owned())),
+/// On the heap: else every task that may once make a call is as large as the largest one, tens of kilobytes.
+fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> impl Future<Output = Result<T, WriteError>> {
+    let call = Box::pin(call);
+    async {
+        match timeout(DEADLINE, call).await {
+            Ok(answer) => answer.map_err(WriteError::from),
+            Err(_) => Err(WriteError::Unclear("no answer in time".to_owned())),
+        }
     }
 }
 
@@ -202,6 +186,21 @@ fn merge(old: &Value, new: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_write_that_waits_is_small() {
+        let _installed = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::try_from(kube::Config::new("http://127.0.0.1".parse().unwrap())).unwrap();
+        let node: PoolNode = serde_json::from_value(json!({
+            "metadata": {"namespace": "n", "name": "cloud-0"},
+            "spec": {"provider": "cloud", "pool": "p", "slot": 0, "imageID": "i", "flavor": "f", "flavorID": "f",
+                "templateHash": "h", "username": "u", "port": 22, "probe": "ssh"},
+        }))
+        .unwrap();
+        let write = crate::ops::turns::usual(|| patch_status(&client, &node, json!({})));
+        let bytes = size_of_val(&write);
+        assert!(bytes < 2048, "{bytes} bytes for each write that waits");
+    }
 
     #[test]
     fn the_same_again_is_not_written() {

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::metrics::Metrics;
+use super::turns;
 
 /// Events a second that the API server is asked to store in the long run.
 const RATE: f64 = 20.0;
@@ -134,7 +135,7 @@ impl EventWriter {
     }
 
     async fn write(&self, entry: &Entry) {
-        match timeout(WRITE_TIMEOUT, self.sink.write(entry)).await {
+        match turns::told(|| timeout(WRITE_TIMEOUT, self.sink.write(entry))).await {
             Ok(Ok(())) => count(&self.counts, "written"),
             // The object's namespace is going away: nobody is left to read it.
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_forbidden() => {

@@ -16,6 +16,7 @@ use super::super::{Engine, Mark, records};
 use super::{Key, launch, probing, report};
 use crate::api::{FINALIZER_SERVER, PoolNode};
 use crate::cloud::{Cloud, CloudError, ErrorClass};
+use crate::ops::turns;
 use crate::plan::node::{Boot, Deletion, Failure, Step};
 use crate::plan::pressure::grown;
 
@@ -67,7 +68,7 @@ pub fn condemn(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     let node = Arc::clone(node);
     let uid = uid.to_owned();
     engine.spawn(async move {
-        let answer = records::NODES.turn(records::delete(&client, &*node)).await;
+        let answer = turns::usual(|| records::delete(&client, &*node)).await;
         move |engine: &mut Engine| {
             match answer {
                 // Not before the winner's version had time to arrive: until then nothing else is decided for it.
@@ -91,7 +92,7 @@ pub fn claim(engine: &mut Engine, node: &Arc<PoolNode>, claim: crate::api::pool_
     let client = engine.setup.client.clone();
     let node = Arc::clone(node);
     engine.spawn(async move {
-        let answer = records::ANSWERS.turn(records::patch(&client, &*node, change)).await;
+        let answer = turns::urgent(|| records::patch(&client, &*node, change)).await;
         move |engine: &mut Engine| {
             match answer {
                 Err(error) => return again(engine, &uid, &error),
@@ -330,7 +331,7 @@ fn free(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
         {
             tracing::warn!(record, %error, "floating IP not deleted; it is left to the collector");
         }
-        records::NODES.turn(records::remove_finalizer(&client, &*seen, FINALIZER_SERVER)).await
+        turns::usual(|| records::remove_finalizer(&client, &*seen, FINALIZER_SERVER)).await
     });
 }
 

@@ -104,7 +104,8 @@ impl Target {
         let _place = self.shared.connections.acquire().await;
         let until = deadline.min(Instant::now() + PATIENCE);
         match self.kind {
-            ProbeKind::Ssh => probe::probe_ssh(self.address, until, &self.shared.exchanges).await,
+            // On the heap: as many wait for their turn as there are nodes that boot.
+            ProbeKind::Ssh => Box::pin(probe::probe_ssh(self.address, until, &self.shared.exchanges)).await,
             ProbeKind::Tcp => probe::probe_tcp(self.address, until).await.map(|()| Vec::new()),
             ProbeKind::None => Ok(Vec::new()),
         }
@@ -127,7 +128,7 @@ impl Target {
         let _place = self.shared.connections.acquire().await;
         let until = Instant::now() + PATIENCE;
         match self.kind {
-            ProbeKind::Ssh => probe::recheck_ssh(self.address, known, until, &self.shared.exchanges).await,
+            ProbeKind::Ssh => Box::pin(probe::recheck_ssh(self.address, known, until, &self.shared.exchanges)).await,
             ProbeKind::Tcp => probe::probe_tcp(self.address, until).await,
             ProbeKind::None => Ok(()),
         }

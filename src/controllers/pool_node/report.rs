@@ -14,6 +14,7 @@ use super::{Key, act, advice};
 use crate::api::conditions::{self, Desired, READY, reason};
 use crate::api::{NodeState, PoolNode};
 use crate::cloud::{ErrorClass, Server};
+use crate::ops::turns;
 use crate::plan::node::Failure;
 
 /// How many of the console's last lines are kept with a failed launch.
@@ -74,7 +75,7 @@ fn tell(engine: &Engine, node: &PoolNode, status: &mut Value, desired: &Desired)
 fn send(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, status: Value) {
     let client = engine.setup.client.clone();
     let seen = Arc::clone(node);
-    let call = async move { records::NODES.turn(records::patch_status(&client, &*seen, status)).await };
+    let call = async move { turns::usual(|| records::patch_status(&client, &*seen, status)).await };
     write(engine, uid, call);
 }
 
@@ -229,7 +230,7 @@ pub fn failed(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, failure: Fai
             super::super::pool::event(engine, &node, reason, &message);
             engine.mark(super::super::Mark::Pool(pool));
         }));
-        records::NODES.turn(records::patch_status(&client, &*seen, status)).await
+        turns::usual(|| records::patch_status(&client, &*seen, status)).await
     });
 }
 
