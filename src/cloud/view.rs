@@ -4,10 +4,11 @@
 //! cost. It never takes absence from a list for proof that a server is gone; only a DELETED record, or a GET that was
 //! answered with "not found" and is reported here, is. It asks nobody: [`super::poller`] does.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -124,9 +125,9 @@ impl View {
         Self {
             owner: owner.into(),
             provider: provider.into(),
-            ours: HashMap::new(),
-            names: HashMap::new(),
-            foreign: HashMap::new(),
+            ours: HashMap::default(),
+            names: HashMap::default(),
+            foreign: HashMap::default(),
             used: Foreign::default(),
             gone: Gone::default(),
             others_gone: Gone::default(),

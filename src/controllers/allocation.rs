@@ -2,10 +2,11 @@
 //!
 //! Never chooses anything itself: what is written here follows from [`crate::plan::allocation`] alone.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLockReadGuard};
 use std::time::Instant;
 
+use foldhash::HashMap;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -24,7 +25,8 @@ use crate::api::{
     ANNOTATION_HASH_VERSION, ANNOTATION_LAUNCHED_BY, DiskImage, FINALIZER_SERVER, LABEL_DISK_IMAGE, LABEL_POOL,
     LABEL_PROVIDER, NodeRequest, NodeState, Pool, PoolNode, PoolNodeSpec, Provider, ProviderImage, RequestState,
 };
-use crate::cloud::Flavor;
+use crate::cloud::view::View;
+use crate::cloud::{Flavor, ServerStatus};
 use crate::ops::turns;
 use crate::plan::allocation as plan;
 use crate::plan::allocation::{Blocked, Gate, Resources, Step, Verdict, World};
@@ -108,6 +110,8 @@ fn observe(engine: &Engine) -> (World, Seen) {
         world.nodes.push(node);
         nodes.push(Some(Arc::clone(record)));
     }
+    // The views are locked no longer than they are looked at.
+    drop(places);
     for (key, creating) in &engine.creating {
         let Some(&at) = providers.get(&creating.provider) else { continue };
         if engine.nodes.get(key).is_none() {
@@ -215,7 +219,8 @@ fn one_pool(
             provider: *providers.get(&provider)?,
             max_nodes: offer.max_nodes.map(positive),
             priority: offer.priority,
-            template: template.map(|launch| plan::Template { resources: cost(&launch.flavor), hash: launch.hash }),
+            template: template
+                .map(|launch| plan::Template { resources: cost(&launch.flavor), hash: launch.hash.into() }),
             gate,
         })
     });
@@ -307,9 +312,8 @@ pub fn template(engine: &Engine, key: &Key, record: &Pool, provider: &Key) -> Re
 /// A Provider, as far as each of its nodes asks: looked up once a pass, since a pass looks at every node.
 struct Place<'a> {
     provider: usize,
-    connection: Option<&'a Connection>,
-    /// The cloud answers, and was listed completely.
-    listed: bool,
+    /// Its servers, when the cloud was listed completely.
+    view: Option<RwLockReadGuard<'a, View>>,
     costs: HashMap<&'a str, Resources>,
 }
 
@@ -319,10 +323,10 @@ type Named<'a, T> = HashMap<(&'a str, &'a str), T>;
 fn places<'a>(engine: &'a Engine, providers: &'a [Key]) -> Named<'a, Place<'a>> {
     let place = |(at, key): (usize, &'a Key)| {
         let connection = engine.connections.get(key);
-        let listed = connection.is_some_and(|connection| connection.listed_full().is_some());
+        let listed = connection.filter(|connection| connection.listed_full().is_some());
         let flavors = connection.into_iter().flat_map(|connection| &connection.flavors);
         let costs = flavors.map(|flavor| (flavor.id.as_str(), cost(flavor))).collect();
-        ((&*key.namespace, &*key.name), Place { provider: at, connection, listed, costs })
+        ((&*key.namespace, &*key.name), Place { provider: at, view: listed.map(Connection::view), costs })
     };
     providers.iter().enumerate().map(place).collect()
 }
@@ -353,7 +357,7 @@ fn one_node(
         NodeState::InUse => plan::NodeState::Claimed,
         _ if claim.is_some() => plan::NodeState::Claimed,
         NodeState::Building => plan::NodeState::Building,
-        NodeState::Ready if runtime.is_some_and(|runtime| usable(place, record, runtime)) => plan::NodeState::Ready,
+        NodeState::Ready if runtime.is_some_and(|runtime| usable(place, runtime)) => plan::NodeState::Ready,
         NodeState::Ready => plan::NodeState::Building,
     };
     plan::Node {
@@ -370,30 +374,20 @@ fn one_node(
 }
 
 /// A ready node whose server is not seen running now is not handed out; its own decision follows.
-fn usable(place: &Place<'_>, record: &PoolNode, runtime: &NodeRuntime) -> bool {
-    let Some(connection) = place.connection.filter(|_| place.listed) else {
-        // The cloud does not answer: the node may well, and a claim of it is no cloud write.
-        return !runtime.gone;
-    };
-    !runtime.gone
-        && connection.server_of(record, runtime.server_id.as_deref()).is_none_or(|server| {
-            matches!(server.status, crate::cloud::ServerStatus::Active | crate::cloud::ServerStatus::Unknown)
-        })
+fn usable(place: &Place<'_>, runtime: &NodeRuntime) -> bool {
+    // While the cloud does not answer the node may well, and a claim of it is no cloud write.
+    let shown = || place.view.as_ref()?.get(runtime.server_id.as_deref()?);
+    !runtime.gone && shown().is_none_or(|server| matches!(server.status, ServerStatus::Active | ServerStatus::Unknown))
 }
 
 /// A node hashed by an older formula is not outdated by that alone.
-fn comparable_hash(record: &PoolNode, pool: Option<&plan::Pool>, provider: usize) -> String {
-    let same_formula =
-        record.annotations().get(ANNOTATION_HASH_VERSION).is_some_and(|version| version == pool::HASH_VERSION);
-    let current = || {
-        let offer = pool?.offers.iter().find(|offer| offer.provider == provider)?;
-        offer.template.as_ref().ok().map(|template| template.hash.clone())
-    };
-    if same_formula {
-        record.spec.template_hash.clone()
-    } else {
-        current().unwrap_or_else(|| record.spec.template_hash.clone())
-    }
+fn comparable_hash(record: &PoolNode, pool: Option<&plan::Pool>, provider: usize) -> Arc<str> {
+    let other_formula =
+        || record.annotations().get(ANNOTATION_HASH_VERSION).is_none_or(|version| version != pool::HASH_VERSION);
+    let offer = pool.and_then(|pool| pool.offers.iter().find(|offer| offer.provider == provider));
+    let current = offer.and_then(|offer| offer.template.as_ref().ok()).map(|template| &template.hash);
+    let comparable = current.filter(|hash| ***hash == *record.spec.template_hash || other_formula());
+    comparable.map_or_else(|| record.spec.template_hash.as_str().into(), Arc::clone)
 }
 
 fn one_creating(creating: &Creating, provider: usize, pools: &HashMap<&Key, usize>, now: Timestamp) -> plan::Node {
@@ -404,7 +398,7 @@ fn one_creating(creating: &Creating, provider: usize, pools: &HashMap<&Key, usiz
         slot: creating.slot,
         state: if creating.taken { plan::NodeState::Leaving } else { plan::NodeState::Creating },
         request: None,
-        hash: creating.hash.clone(),
+        hash: creating.hash.as_str().into(),
         created: now,
         ready_since: None,
         resources: creating.resources,

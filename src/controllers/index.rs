@@ -4,10 +4,11 @@
 //! newer `resourceVersion` stays; what is gone stays gone, however late an answer of ours arrives. Never decides
 //! anything, and never asks the API server.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use kube::ResourceExt;
 use kube::core::{NamespaceResourceScope, Resource};
 
@@ -138,9 +139,9 @@ impl Gone {
 impl<K> Default for Store<K> {
     fn default() -> Self {
         Self {
-            records: HashMap::new(),
+            records: HashMap::default(),
             unreadable: HashSet::new(),
-            listings: HashMap::new(),
+            listings: HashMap::default(),
             gone: Gone::default(),
             synced: HashSet::new(),
         }

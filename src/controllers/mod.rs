@@ -20,11 +20,12 @@ pub mod runtime;
 pub mod setup;
 pub mod watch;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use tokio::sync::mpsc;
@@ -565,13 +566,13 @@ pub async fn run(setup: Setup) -> Result<(), Box<dyn std::error::Error + Send + 
         pools: Store::default(),
         nodes: Store::default(),
         requests: Store::default(),
-        runtime: HashMap::new(),
-        creating: HashMap::new(),
-        connections: HashMap::new(),
+        runtime: HashMap::default(),
+        creating: HashMap::default(),
+        connections: HashMap::default(),
         permitted: HashSet::new(),
         rejected: provider_image::Rejected::default(),
-        claims: HashMap::new(),
-        claimed_names: HashMap::new(),
+        claims: HashMap::default(),
+        claimed_names: HashMap::default(),
         probes: pool_node::Places::default(),
         owner,
         memory: Memory::default(),

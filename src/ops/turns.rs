@@ -2,17 +2,18 @@
 //! told.
 //!
 //! The API server spends milliseconds of a processor on each write, so writes that are sent together are answered late
-//! together. While urgent ones are under way, the usual ones go one at a time, and events wait. Each kind has a bound
-//! of its own, so that calls that hang hold up only their kind; one that lasts for [`HELD`] stands in nobody's way any
-//! more. Never sends, repeats or drops a write.
+//! together. While urgent ones are under way and are answered slowly, the usual ones go one at a time with pauses,
+//! and events wait; a fast API server is used in full. Each kind has a bound of its own, so that calls that hang hold
+//! up only their kind; one that lasts for [`HELD`] stands in nobody's way any more. A write is made when its turn
+//! comes: thousands wait in little memory. Never repeats or drops one.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Urgent writes at once, and usual ones while no urgent one is under way: more would wait in the API server, each on
 /// a connection of its own.
@@ -21,6 +22,13 @@ const AT_ONCE: usize = 16;
 const LINGER: Duration = Duration::from_millis(50);
 /// How long a write may keep others back.
 const HELD: Duration = Duration::from_secs(1);
+/// An API server that answers urgent writes within this, on average, has room for others beside them.
+const FAST: Duration = Duration::from_millis(10);
+/// How many times as long as it took the one usual write beside urgent ones is followed by none: one that is sent at
+/// once takes whatever the urgent ones leave, and they wait for that.
+const REST: u32 = 4;
+/// How much one answer counts for that average.
+const WEIGHT: u64 = 8;
 /// How long an event waits for a quiet moment.
 const TOLD_WITHIN: Duration = Duration::from_secs(10);
 
@@ -44,10 +52,12 @@ pub async fn told<F: Future>(write: impl FnOnce() -> F) -> F::Output {
 struct Turns {
     urgent: Semaphore,
     usual: Semaphore,
-    /// The one usual write that goes beside urgent ones.
+    /// The one usual write that goes beside urgent ones that are answered slowly.
     beside: Semaphore,
     /// Urgent writes under way, those that linger included.
     busy: AtomicUsize,
+    /// How long urgent writes took of late, in microseconds.
+    took: AtomicU64,
     calm: Notify,
 }
 
@@ -69,6 +79,7 @@ impl Turns {
             usual: Semaphore::const_new(AT_ONCE),
             beside: Semaphore::const_new(1),
             busy: AtomicUsize::new(0),
+            took: AtomicU64::new(0),
             calm: Notify::const_new(),
         }
     }
@@ -79,7 +90,9 @@ impl Turns {
         let busy = Busy(self);
         // Nobody closes these, so there is always a turn.
         let _place = self.urgent.acquire().await;
+        let began = Instant::now();
         let (answer, busy) = holding(busy, Box::pin(write())).await;
+        self.learn(began.elapsed());
         if let Some(busy) = busy {
             tokio::spawn(async move {
                 tokio::time::sleep(LINGER).await;
@@ -92,10 +105,20 @@ impl Turns {
     async fn usual<F: Future>(&'static self, write: impl FnOnce() -> F) -> F::Output {
         let _place = self.usual.acquire().await;
         let alone = tokio::select! {
-            alone = self.beside.acquire() => Some(alone),
+            biased;
             () = self.calm() => None,
+            alone = self.beside.acquire() => Some(alone),
         };
-        holding(alone, Box::pin(write())).await.0
+        let began = Instant::now();
+        let (answer, alone) = holding(alone, Box::pin(write())).await;
+        if let Some(alone) = alone.flatten().filter(|_| !self.is_calm()) {
+            let rest = began.elapsed() * REST;
+            tokio::spawn(async move {
+                tokio::time::sleep(rest).await;
+                drop(alone);
+            });
+        }
+        answer
     }
 
     async fn told<F: Future>(&'static self, write: impl FnOnce() -> F) -> F::Output {
@@ -104,11 +127,30 @@ impl Turns {
         write().await
     }
 
-    /// Waits until no urgent write is under way.
+    /// An urgent write was answered.
+    fn learn(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / WEIGHT);
+        // Two that learn at once may forget one: it is an average.
+        let before = self.took.load(Ordering::Relaxed);
+        self.took.store((before * (WEIGHT - 1) + took) / WEIGHT, Ordering::Relaxed);
+        if self.is_fast() {
+            self.calm.notify_waiters();
+        }
+    }
+
+    fn is_calm(&self) -> bool {
+        self.busy.load(Ordering::Acquire) == 0 || self.is_fast()
+    }
+
+    fn is_fast(&self) -> bool {
+        u128::from(self.took.load(Ordering::Relaxed)) < FAST.as_micros()
+    }
+
+    /// Waits until no urgent write is under way, or the API server is fast enough for others beside it.
     async fn calm(&self) {
         loop {
             let calm = self.calm.notified();
-            if self.busy.load(Ordering::Acquire) == 0 {
+            if self.is_calm() {
                 return;
             }
             calm.await;
@@ -134,8 +176,11 @@ mod tests {
     use std::sync::Arc;
     use tokio::sync::oneshot;
 
+    /// Of an API server that was slow before.
     fn turns() -> &'static Turns {
-        Box::leak(Box::new(Turns::new()))
+        let turns = Turns::new();
+        turns.took.store(1_000_000, Ordering::Relaxed);
+        Box::leak(Box::new(turns))
     }
 
     /// A write that lasts until it is ended; how many have begun.
@@ -179,9 +224,27 @@ mod tests {
         assert_eq!(urgent.begun(SOON).await, 1, "it waits for none of them");
         usual.ends.drain(..AT_ONCE).for_each(|end| end.send(()).unwrap());
         assert_eq!(usual.begun(SOON).await, AT_ONCE + 1, "one beside it");
+        usual.ends.remove(0).send(()).unwrap();
+        assert_eq!(usual.begun(SOON).await, AT_ONCE + 1, "and a pause after it");
+        assert_eq!(usual.begun(SOON * REST).await, AT_ONCE + 2);
         urgent.ends.pop().unwrap().send(()).unwrap();
-        assert_eq!(usual.begun(LINGER / 2).await, AT_ONCE + 1, "the next urgent one may follow");
+        assert_eq!(usual.begun(LINGER / 2).await, AT_ONCE + 2, "the next urgent one may follow");
         assert_eq!(usual.begun(LINGER).await, 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fast_server_is_used_in_full() {
+        let turns = turns();
+        let (mut usual, mut urgent) = (Writes::new(), Writes::new());
+        tokio::spawn(turns.urgent(urgent.next()));
+        for _ in 0..AT_ONCE {
+            tokio::spawn(turns.usual(usual.next()));
+        }
+        assert_eq!(usual.begun(SOON).await, 1);
+        for _ in 0..WEIGHT * 8 {
+            turns.urgent(|| tokio::time::sleep(FAST / 4)).await;
+        }
+        assert_eq!(usual.begun(SOON).await, AT_ONCE);
     }
 
     #[tokio::test(start_paused = true)]

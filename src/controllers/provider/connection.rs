@@ -3,7 +3,7 @@
 //! Lost with the process and read again; nothing rests on it. Never calls the cloud itself.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, RwLockReadGuard};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::api::conditions::reason;
 use crate::api::{FlavorSelector, PoolNode};
 use crate::cloud::poller::PollHandle;
-use crate::cloud::view::ByName;
+use crate::cloud::view::{ByName, View};
 use crate::cloud::{Cloud, CloudError, ErrorClass, Flavor, Limits, Ownership, Resources, Server, Usage};
 use crate::plan::allocation::{Blocked, Gate};
 use crate::plan::pressure::{Answer, Health, Pressure};
@@ -121,6 +121,11 @@ impl Connection {
             }
             ByName::Unknown => None,
         }
+    }
+
+    /// All servers, for one look at many: nothing else of this connection may be asked meanwhile.
+    pub fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.poller.view().read()
     }
 
     /// Whether a server is proven gone.

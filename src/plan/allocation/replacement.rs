@@ -39,7 +39,7 @@ impl Stand {
     fn of(pass: &Pass<'_>, index: usize, pool: &Pool) -> Self {
         let mut stand = Self { ready: 0, old: Vec::new(), next_expiry: None };
         for (offer, shelf) in pool.offers.iter().zip(pass.stock.of_pool(index)) {
-            let current = offer.template.as_ref().ok().map(|template| template.hash.as_str());
+            let current = offer.template.as_ref().ok().map(|template| &*template.hash);
             for &number in shelf.ready.rest() {
                 let Some(node) = pass.world.nodes.get(number) else { continue };
                 if pass.stock.is_removed(number) {

@@ -117,7 +117,7 @@ impl Stock {
     fn sort(&mut self, world: &World) {
         for (pool, shelves) in world.pools.iter().zip(&mut self.shelves) {
             for (offer, shelf) in pool.offers.iter().zip(shelves) {
-                let current = offer.template.as_ref().ok().map(|template| template.hash.as_str());
+                let current = offer.template.as_ref().ok().map(|template| &*template.hash);
                 shelf.ready.nodes.sort_by_cached_key(|&index| {
                     let node = world.nodes.get(index);
                     let outdated = pool.rolling && node.is_some_and(|node| is_outdated(node, current));
@@ -219,7 +219,7 @@ impl Stock {
 
 /// Whether a node was made from something else than what its pool boots now. Not known, not outdated.
 pub(super) fn is_outdated(node: &Node, current: Option<&str>) -> bool {
-    current.is_some_and(|hash| hash != node.hash)
+    current.is_some_and(|hash| *hash != *node.hash)
 }
 
 /// Since when a node stands idle.

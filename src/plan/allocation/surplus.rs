@@ -38,7 +38,7 @@ type Worth = (bool, bool, Reverse<i32>, Reverse<Option<jiff::Timestamp>>, Option
 fn idle_nodes(pass: &Pass<'_>, index: usize, pool: &Pool) -> Vec<(Worth, usize)> {
     let mut idle = Vec::new();
     for (offer, shelf) in pool.offers.iter().zip(pass.stock.of_pool(index)) {
-        let current = offer.template.as_ref().ok().map(|template| template.hash.as_str());
+        let current = offer.template.as_ref().ok().map(|template| &*template.hash);
         for &number in shelf.ready.rest().iter().chain(shelf.coming.rest()) {
             let Some(node) = pass.world.nodes.get(number) else { continue };
             let fresh = !is_outdated(node, current);

@@ -3,6 +3,7 @@
 //! Positions (`usize`) index the vectors of one [`World`]; they mean nothing in the next.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -112,7 +113,7 @@ pub struct Offer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     /// Nodes with another hash are outdated.
-    pub hash: String,
+    pub hash: Arc<str>,
     /// What one server costs.
     pub resources: Resources,
 }
@@ -148,7 +149,7 @@ pub struct Node {
     /// The request that has it: an index into [`World::requests`], when it is claimed by one of those.
     pub request: Option<usize>,
     /// The hash of the template it was made from.
-    pub hash: String,
+    pub hash: Arc<str>,
     /// When its record was made.
     pub created: Timestamp,
     /// When it became ready.

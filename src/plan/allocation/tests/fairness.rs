@@ -18,7 +18,7 @@ fn healthy(mut world: World) -> World {
         for offer in &mut pool.offers {
             offer.gate = Gate::Open;
             if let Err(_missing) = &offer.template {
-                offer.template = Ok(Template { hash: "v1".to_owned(), resources: SMALL });
+                offer.template = Ok(Template { hash: "v1".into(), resources: SMALL });
             }
         }
     }

@@ -86,7 +86,7 @@ impl Lab {
             slot: (0..).find(|slot| !used.contains(slot)).unwrap(),
             state,
             request: None,
-            hash: "v1".to_owned(),
+            hash: "v1".into(),
             created: born,
             ready_since: (state == NodeState::Ready).then_some(born),
             resources: SMALL,
@@ -113,7 +113,7 @@ impl Lab {
 }
 
 fn offer(provider: usize, priority: i32) -> Offer {
-    let template = Template { hash: "v1".to_owned(), resources: SMALL };
+    let template = Template { hash: "v1".into(), resources: SMALL };
     Offer { provider, max_nodes: None, priority, template: Ok(template), gate: Gate::Open }
 }
 

@@ -353,7 +353,7 @@ fn nobody_makes_way_in_vain() {
             lab.world.providers[0].max_cores = Some(6);
             lab.world.nodes[0].state = NodeState::Claimed;
             lab.world.pools[1].offers[0].template =
-                Ok(Template { hash: "big".to_owned(), resources: Resources { cores: 6, ram_mib: 1 } });
+                Ok(Template { hash: "big".into(), resources: Resources { cores: 6, ram_mib: 1 } });
         }),
         ("it can be launched", |lab| lab.world.providers[0].max_servers = 5),
         ("only claimed nodes", |lab| lab.world.nodes.iter_mut().for_each(|node| node.state = NodeState::Claimed)),
@@ -390,7 +390,7 @@ fn several_small_nodes_make_way_for_a_big_one() {
     let (x, y) = (lab.pool(2, &[0]), lab.pool(0, &[0]));
     lab.nodes(x, 0, NodeState::Ready, 2);
     let big = Resources { cores: 4, ram_mib: 1024 };
-    lab.world.pools[y].offers[0].template = Ok(Template { hash: "v1".to_owned(), resources: big });
+    lab.world.pools[y].offers[0].template = Ok(Template { hash: "v1".into(), resources: big });
     let request = lab.request(&[(y, 1)]);
     for expected in [0, 0] {
         let plan = lab.plan();

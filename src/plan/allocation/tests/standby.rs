@@ -138,7 +138,7 @@ fn nothing_idles_while_somebody_lacks_nodes() {
     lab.world.providers[0].max_cores = Some(10);
     let (big, small) = (lab.pool(3, &[0]), lab.pool(3, &[0]));
     let cost = Resources { cores: 4, ram_mib: 1 };
-    lab.world.pools[big].offers[0].template = Ok(Template { hash: "v1".to_owned(), resources: cost });
+    lab.world.pools[big].offers[0].template = Ok(Template { hash: "v1".into(), resources: cost });
     let plan = lab.plan();
     let used = 4 * created(&plan, big, 0) + 2 * created(&plan, small, 0);
     assert_eq!(used, 10);

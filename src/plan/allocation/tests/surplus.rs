@@ -18,7 +18,7 @@ fn what_is_too_much_goes_in_order() {
     lab.nodes(x, 0, NodeState::Claimed, 1);
     lab.nodes(x, 0, NodeState::Held, 1);
     let old = lab.node(x, 0, NodeState::Ready);
-    lab.world.nodes[old].hash = "v0".to_owned();
+    lab.world.nodes[old].hash = "v0".into();
     let order = [old, building[1], building[0], far[0], far[1], ready[0], ready[1]];
     for min_ready in 1..=8 {
         lab.world.pools[x].min_ready = min_ready;
@@ -77,7 +77,7 @@ fn old_nodes_are_replaced_oldest_first_while_enough_stay() {
         let all: Vec<_> = (0..ready as usize).map(|node| (node, Condemnation::Aged)).collect();
         assert_eq!(gone(&lab), all[..expected], "aged {min_ready} {max_unavailable} {ready}");
         lab.world.pools[x].max_ready_age = None;
-        lab.world.pools[x].offers[0].template = Ok(Template { hash: "v2".to_owned(), resources: SMALL });
+        lab.world.pools[x].offers[0].template = Ok(Template { hash: "v2".into(), resources: SMALL });
         let all: Vec<_> = all.into_iter().map(|(node, _)| (node, Condemnation::Outdated)).collect();
         assert_eq!(gone(&lab), all[..expected], "outdated {min_ready} {max_unavailable} {ready}");
     }
@@ -88,7 +88,7 @@ fn a_roll_ends_with_all_nodes_new_and_never_too_few_ready() {
     let mut lab = Lab::providers(&[20]);
     let x = lab.pool(4, &[0]);
     lab.nodes(x, 0, NodeState::Ready, 4);
-    lab.world.pools[x].offers[0].template = Ok(Template { hash: "v2".to_owned(), resources: SMALL });
+    lab.world.pools[x].offers[0].template = Ok(Template { hash: "v2".into(), resources: SMALL });
     for _ in 0..30 {
         let plan = lab.plan();
         apply(&mut lab.world, &plan);
@@ -96,7 +96,7 @@ fn a_roll_ends_with_all_nodes_new_and_never_too_few_ready() {
         assert!(ready >= 3);
         tick(&mut lab.world);
     }
-    assert!(lab.world.nodes.iter().all(|node| node.hash == "v2" && node.state == NodeState::Ready));
+    assert!(lab.world.nodes.iter().all(|node| *node.hash == *"v2" && node.state == NodeState::Ready));
     assert_eq!(lab.world.nodes.len(), 4);
     assert!(lab.plan().steps.is_empty());
 }
@@ -127,7 +127,7 @@ fn nothing_is_outdated_when_that_is_not_wanted_or_not_known() {
         let mut lab = Lab::providers(&[20]);
         let x = lab.pool(1, &[0]);
         lab.node(x, 0, NodeState::Ready);
-        lab.world.pools[x].offers[0].template = Ok(Template { hash: "v2".to_owned(), resources: SMALL });
+        lab.world.pools[x].offers[0].template = Ok(Template { hash: "v2".into(), resources: SMALL });
         assert_eq!(gone(&lab).len(), 1);
         change(&mut lab.world);
         assert_eq!(gone(&lab), [], "{name}");
@@ -140,7 +140,7 @@ fn on_replenish_the_old_ones_are_used_up_first_and_while_rolling_the_new_ones() 
         let mut lab = Lab::providers(&[20]);
         let x = lab.pool(2, &[0]);
         lab.nodes(x, 0, NodeState::Ready, 2);
-        lab.world.nodes[0].hash = "v0".to_owned();
+        lab.world.nodes[0].hash = "v0".into();
         lab.world.pools[x].rolling = rolling;
         lab.request(&[(x, 1)]);
         assert_eq!(claims(&lab.plan())[0].0, expected);

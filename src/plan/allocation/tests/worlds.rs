@@ -38,8 +38,8 @@ fn provider() -> impl Strategy<Value = Provider> {
 fn template() -> impl Strategy<Value = Result<Template, Blocked>> {
     (0..9_u8, 1..4_i64, 1..3_i64).prop_map(|(kind, cores, ram_mib)| match kind {
         0 => Err(blocked("ImageNotReady")),
-        1..=3 => Ok(Template { hash: "v2".to_owned(), resources: Resources { cores, ram_mib } }),
-        _ => Ok(Template { hash: "v1".to_owned(), resources: Resources { cores, ram_mib } }),
+        1..=3 => Ok(Template { hash: "v2".into(), resources: Resources { cores, ram_mib } }),
+        _ => Ok(Template { hash: "v1".into(), resources: Resources { cores, ram_mib } }),
     })
 }
 
@@ -146,7 +146,7 @@ fn add(world: &mut World, (provider, pool, state, request, created, old, cores):
         slot: u32::try_from(used * 3 % 10 + used / 10 * 10).unwrap(),
         state,
         request: has_request.then_some(request),
-        hash: if old { "v0" } else { "v1" }.to_owned(),
+        hash: if old { "v0" } else { "v1" }.into(),
         created: at(created),
         ready_since: (state == NodeState::Ready).then_some(at(created + 30)),
         resources: Resources { cores, ram_mib: 1 },
