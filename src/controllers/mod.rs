@@ -9,6 +9,7 @@ pub mod allocation;
 pub mod disk_image;
 pub mod index;
 pub mod leaks;
+mod marks;
 pub mod metrics;
 pub mod node_request;
 pub mod pool;
@@ -38,9 +39,9 @@ use crate::api::{DiskImage, NodeRequest, Pool, PoolNode, Provider, ProviderImage
 use crate::ops::events::Severity;
 use crate::ops::turns;
 use crate::plan::allocation::Fairness;
-use crate::plan::pressure::later;
 
 use self::index::{Change, Event, Key, Store};
+pub use self::marks::Mark;
 use self::provider::Connection;
 use self::runtime::{Creating, NodeRuntime};
 pub use self::setup::Setup;
@@ -50,56 +51,6 @@ type Arrival = Box<dyn FnOnce(&mut Engine) + Send>;
 
 /// How many arrivals are taken before the plan is made anew: one pass serves whatever came since the last.
 const BATCH: usize = 2048;
-
-/// What must be reconciled again.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Mark {
-    /// A Provider: its credentials, its connection, its status.
-    Provider(Key),
-    /// A DiskImage.
-    DiskImage(Key),
-    /// A ProviderImage.
-    ProviderImage(Key),
-    /// A node, by its uid.
-    Node(String),
-    /// Who gets what.
-    Allocation,
-    /// A request's status.
-    Request(Key),
-    /// A Pool's status.
-    Pool(Key),
-    /// The figures that are shown, not counted.
-    Figures,
-}
-
-impl Mark {
-    /// The word for logs and metrics.
-    const fn kind(&self) -> &'static str {
-        match self {
-            Self::Provider(_) => "Provider",
-            Self::DiskImage(_) => "DiskImage",
-            Self::ProviderImage(_) => "ProviderImage",
-            Self::Node(_) => "PoolNode",
-            Self::Allocation => "Allocation",
-            Self::Request(_) => "NodeRequest",
-            Self::Pool(_) => "Pool",
-            Self::Figures => "Figures",
-        }
-    }
-
-    /// What is reconciled, for logs.
-    fn of(&self) -> Option<String> {
-        match self {
-            Self::Provider(key)
-            | Self::DiskImage(key)
-            | Self::ProviderImage(key)
-            | Self::Request(key)
-            | Self::Pool(key) => Some(key.to_string()),
-            Self::Node(uid) => Some(uid.clone()),
-            Self::Allocation | Self::Figures => None,
-        }
-    }
-}
 
 /// A clock that never jumps: the wall clock at start, moved by the monotonic one.
 #[derive(Clone, Copy, Debug)]
@@ -214,70 +165,10 @@ pub struct Memory {
 const SILENCE: Duration = Duration::from_secs(90);
 /// How often the figures are made anew.
 const FIGURES_EVERY: Duration = Duration::from_secs(5);
-/// How many times as long as it took the allocation rests.
-const REST: u32 = 4;
 /// Pause before a write that was not answered is decided anew.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
 impl Engine {
-    /// Something must be reconciled in this pass.
-    pub fn mark(&mut self, mark: Mark) {
-        self.marks.insert(mark);
-    }
-
-    /// Something must be reconciled then, if nothing marks it earlier.
-    pub fn wake(&mut self, at: Timestamp, mark: Mark) {
-        let before = self.alarm(&mark).and_then(|alarm| match *alarm {
-            Some(earlier) if earlier <= at => Some(earlier),
-            _ => alarm.replace(at),
-        });
-        match before {
-            Some(earlier) if earlier <= at => return,
-            Some(later) => _ = self.timers.remove(&(later, mark.clone())),
-            None => {}
-        }
-        self.timers.insert((at, mark));
-    }
-
-    /// The one alarm of what decides anew, each time that it is reconciled, when to look again. Others may have several.
-    fn alarm(&mut self, mark: &Mark) -> Option<&mut Option<Timestamp>> {
-        match mark {
-            Mark::Node(uid) => self.runtime.get_mut(uid).map(|runtime| &mut runtime.alarm),
-            Mark::Allocation => Some(&mut self.memory.alarm),
-            _ => None,
-        }
-    }
-
-    /// Forgets the alarm of what is reconciled now, or is gone.
-    pub fn disarm(&mut self, mark: &Mark) {
-        if let Some(at) = self.alarm(mark).and_then(Option::take) {
-            self.timers.remove(&(at, mark.clone()));
-        }
-    }
-
-    /// Something must be reconciled after that long.
-    pub fn wake_in(&mut self, after: Duration, mark: Mark) {
-        self.wake(self.after(after), mark);
-    }
-
-    /// The time after that long.
-    #[must_use]
-    pub fn after(&self, after: Duration) -> Timestamp {
-        later(self.now, after)
-    }
-
-    /// Something must be reconciled, but not more often than that: now if the last time is long enough ago.
-    pub fn mark_within(&mut self, every: Duration, mark: Mark) {
-        if self.memory.waiting.contains_key(&mark) {
-            return;
-        }
-        let last = self.memory.paced.get(&mark).copied();
-        let at = last.and_then(|last| last.checked_add(SignedDuration::try_from(every).ok()?).ok());
-        let at = at.map_or(self.now, |at| at.max(self.now));
-        self.memory.waiting.insert(mark.clone(), at);
-        self.wake(at, mark);
-    }
-
     /// Something was written and may have changed meanwhile. What counts nodes would else be written without end while
     /// nodes come and go.
     fn mark_again(&mut self, mark: Mark) {
@@ -422,12 +313,6 @@ impl Engine {
             && self.requests.synced(watches)
     }
 
-    fn fire_timers(&mut self) {
-        while self.timers.first().is_some_and(|(at, _)| *at <= self.now) {
-            self.marks.extend(self.timers.pop_first().map(|(_, mark)| mark));
-        }
-    }
-
     /// Reconciles everything that is marked, and what that marks, in the order in which facts depend on each other.
     fn pass(&mut self) {
         self.now = self.clock.now();
@@ -444,22 +329,6 @@ impl Engine {
                 _ => self.reconcile(mark),
             }
         }
-    }
-
-    /// What is held back is done now, whoever asked for it: its own alarm must not do it again.
-    fn keep_pace(&mut self, mark: &Mark) {
-        if let Some(at) = self.memory.waiting.remove(mark) {
-            self.timers.remove(&(at, mark.clone()));
-            self.memory.paced.insert(mark.clone(), self.now);
-        } else if let Some(last) = self.memory.paced.get_mut(mark) {
-            *last = self.now;
-        }
-    }
-
-    /// The allocation looks at every node, however little changed: it takes no more than a share of a processor, and
-    /// serves together what came meanwhile.
-    fn rest(&mut self, took: Duration) {
-        self.memory.rested = Some(self.after(took * REST));
     }
 
     /// Reconciles one thing, in a span of its own, and counts how long it took.

@@ -2,34 +2,29 @@
 //!
 //! Never chooses anything itself: what is written here follows from [`crate::plan::allocation`] alone.
 
-use std::collections::BTreeMap;
+mod act;
+
 use std::sync::{Arc, RwLockReadGuard};
 use std::time::Instant;
 
 use foldhash::HashMap;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
 use super::index::Key;
-use super::pool_node;
 use super::provider::Connection;
 use super::provider::connection::{gate, stricter};
-use super::records::{self, LaunchPermit, WriteError};
 use super::runtime::{Creating, NodeRuntime};
 use super::{Engine, Mark, pool};
 use crate::api::conditions::reason;
 use crate::api::pool::UpdateStrategy;
-use crate::api::pool_node::ClaimRef;
 use crate::api::{
-    ANNOTATION_HASH_VERSION, ANNOTATION_LAUNCHED_BY, DiskImage, FINALIZER_SERVER, LABEL_DISK_IMAGE, LABEL_POOL,
-    LABEL_PROVIDER, NodeRequest, NodeState, Pool, PoolNode, PoolNodeSpec, Provider, ProviderImage, RequestState,
+    ANNOTATION_HASH_VERSION, DiskImage, NodeRequest, NodeState, Pool, PoolNode, Provider, ProviderImage, RequestState,
 };
 use crate::cloud::view::View;
 use crate::cloud::{Flavor, ServerStatus};
-use crate::ops::turns;
 use crate::plan::allocation as plan;
-use crate::plan::allocation::{Blocked, Gate, Resources, Step, Verdict, World};
+use crate::plan::allocation::{Blocked, Gate, Resources, Verdict, World};
 use crate::plan::node::Boot;
 use crate::plan::pressure::Answer;
 
@@ -61,7 +56,7 @@ pub fn reconcile(engine: &mut Engine) {
     let plan = plan::allocate(&world, &engine.memory.fairness);
     engine.setup.metrics.plan_pass(started.elapsed());
     for step in &plan.steps {
-        perform(engine, &world, &seen, step);
+        act::perform(engine, &world, &seen, step);
     }
     report(engine, &seen, plan);
 }
@@ -424,155 +419,6 @@ fn one_request(request: &NodeRequest, pools: &HashMap<&Key, usize>) -> plan::Req
         spread: request.spec.spread,
         entries: request.spec.nodes.iter().map(entry).collect(),
     }
-}
-
-fn perform(engine: &mut Engine, world: &World, seen: &Seen, step: &Step) {
-    match *step {
-        Step::Create { provider, slot, pool } => create(engine, world, seen, provider, slot, pool),
-        Step::Claim { node, request, .. } => {
-            let (Some(Some(node)), Some(request)) = (seen.nodes.get(node), seen.requests.get(request)) else { return };
-            let key = Key::of(&**request);
-            let claim = ClaimRef {
-                namespace: key.namespace.to_string(),
-                name: key.name.to_string(),
-                uid: request.uid().unwrap_or_default(),
-                on_release: request.spec.on_release,
-            };
-            pool_node::claim(engine, node, claim);
-        }
-        Step::Condemn { node, why } => {
-            let Some(Some(node)) = seen.nodes.get(node) else { return };
-            tracing::info!(node = %Key::of(&**node), ?why, "destroying an unclaimed node");
-            let uid = node.uid().unwrap_or_default();
-            pool_node::condemn(engine, node, &uid);
-        }
-    }
-}
-
-fn create(engine: &mut Engine, world: &World, seen: &Seen, provider: usize, slot: u32, pool: usize) {
-    let (Some(provider), Some(pool_key)) = (seen.providers.get(provider), seen.pools.get(pool)) else { return };
-    let Some(record) = engine.pools.get(pool_key).cloned() else { return };
-    let Ok(launch) = template(engine, pool_key, &record, provider) else { return };
-    let Some(node) = new_node(engine, pool_key, &record, provider, slot, &launch) else { return };
-    let creating = Creating {
-        provider: provider.clone(),
-        pool: pool_key.clone(),
-        slot,
-        hash: launch.hash.clone(),
-        resources: cost(&launch.flavor),
-        since: world.now,
-        taken: false,
-    };
-    let key = Key::of(&node);
-    engine.creating.insert(key.clone(), creating);
-    let client = engine.setup.client.clone();
-    let guard = engine.setup.guard.clone();
-    engine.spawn(async move {
-        let made = async || {
-            if guard.is_current() {
-                records::create_node(&client, &node).await
-            } else {
-                Err(WriteError::Refused("this replica does not lead any more".to_owned()))
-            }
-        };
-        let answer = turns::usual(made).await;
-        move |engine: &mut Engine| created(engine, &key, answer)
-    });
-}
-
-fn new_node(
-    engine: &Engine,
-    pool: &Key,
-    record: &Pool,
-    provider: &Key,
-    slot: u32,
-    launch: &Launch,
-) -> Option<PoolNode> {
-    let slot = i32::try_from(slot).ok()?;
-    let spec = PoolNodeSpec {
-        provider: provider.name.to_string(),
-        pool: pool.name.to_string(),
-        slot,
-        provider_image: Some(launch.version.name_any()),
-        image_id: launch.image_id.clone(),
-        flavor: launch.flavor.name.clone(),
-        flavor_id: launch.flavor.id.clone(),
-        template_hash: launch.hash.clone(),
-        claim_ref: None,
-        hold: None,
-        username: launch.login.username.clone(),
-        port: launch.login.port,
-        probe: record.spec.readiness.probe,
-    };
-    let text = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    let metadata = ObjectMeta {
-        name: Some(PoolNode::name_of_slot(&provider.name, slot)),
-        namespace: Some(provider.namespace.to_string()),
-        finalizers: Some(vec![FINALIZER_SERVER.to_owned()]),
-        labels: Some(BTreeMap::from([
-            text(LABEL_POOL, &pool.name),
-            text(LABEL_PROVIDER, &provider.name),
-            text(LABEL_DISK_IMAGE, &record.spec.image),
-        ])),
-        annotations: Some(BTreeMap::from([
-            text(ANNOTATION_LAUNCHED_BY, &engine.setup.identity),
-            text(ANNOTATION_HASH_VERSION, pool::HASH_VERSION),
-        ])),
-        ..ObjectMeta::default()
-    };
-    Some(PoolNode { metadata, spec, status: None })
-}
-
-/// The answer to a create decides whether there is a permit (rule 2). Without a clear 201 there is none, ever.
-fn created(engine: &mut Engine, key: &Key, answer: Result<(PoolNode, LaunchPermit), WriteError>) {
-    match answer {
-        Ok((node, permit)) => {
-            if let Some(creating) = engine.creating.remove(key) {
-                engine.memory.providers.entry(creating.provider).or_default().creates.accepted();
-            }
-            pool_node::adopt_permit(engine, &node, permit);
-            engine.wrote_node(node);
-        }
-        Err(WriteError::AlreadyExists) => {
-            // Another leader's, or one that we cannot read: the slot is taken until we see by whom.
-            taken(engine, key);
-        }
-        Err(error) => {
-            tracing::warn!(node = %key, %error, "node record not made");
-            // The API server refuses, or is away: not the next slot at once, and the next.
-            if let Some(provider) = engine.creating.get(key).map(|creating| creating.provider.clone()) {
-                let now = engine.now;
-                engine.memory.providers.entry(provider).or_default().creates.refused(now, None);
-            }
-            taken(engine, key);
-        }
-    }
-    engine.mark(Mark::Allocation);
-}
-
-/// There may be a record of this name, and no permit for it will ever come: if the watch showed it already, it is met
-/// now; if it does later, it is met then.
-fn taken(engine: &mut Engine, key: &Key) {
-    if let Some(creating) = engine.creating.get_mut(key) {
-        creating.taken = true;
-    }
-    if let Some(node) = engine.nodes.get(key).cloned() {
-        pool_node::changed(engine, &super::index::Change::Updated(node, None));
-    }
-    forget_later(engine, key.clone());
-}
-
-/// How long a slot whose create was not answered clearly is left alone: the watch tells sooner if a record is there.
-const UNCLEAR_SLOT: std::time::Duration = std::time::Duration::from_secs(2);
-
-fn forget_later(engine: &Engine, key: Key) {
-    engine.spawn(async move {
-        tokio::time::sleep(UNCLEAR_SLOT).await;
-        move |engine: &mut Engine| {
-            engine.creating.remove(&key);
-            engine.mark(Mark::Allocation);
-        }
-    });
 }
 
 fn report(engine: &mut Engine, seen: &Seen, plan: plan::Plan) {
