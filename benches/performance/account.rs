@@ -22,15 +22,15 @@ pub async fn writes(client: &Client) -> Writes {
             let (_, rest) = line.split_once(&format!("{name}=\"")).unwrap_or_default();
             rest.split_once('"').unwrap_or_default().0
         };
-        if !matches!(label("verb"), "POST" | "PUT" | "PATCH" | "APPLY" | "DELETE" | "DELETECOLLECTION") {
+        if !matches!(label("verb"), "POST" | "PUT" | "PATCH" | "APPLY" | "DELETE") {
             continue;
         }
         let mut resource = match (label("resource"), label(",subresource")) {
             (resource, "") => resource.to_owned(),
             (resource, subresource) => format!("{resource}/{subresource}"),
         };
-        // The namespace controller's, and what the measurement itself sends: the operator never does.
-        if label("verb") == "DELETECOLLECTION" {
+        // Of a collection: the namespace controller's, and what the measurement itself sends; the operator never does.
+        if label("verb") == "DELETE" && label("scope") != "resource" {
             resource = format!("deletecollection of {resource}");
         }
         if !label("code").starts_with('2') {
