@@ -275,6 +275,8 @@ impl Engine {
     {
         let arrivals = self.arrivals.clone();
         let shutdown = self.setup.shutdown.clone();
+        // On the heap once, not twice in the task: thousands may wait.
+        let work = Box::pin(work);
         tokio::spawn(async move {
             let result = tokio::select! {
                 result = work => result,

@@ -5,13 +5,15 @@
 //! together. While urgent ones are under way and are answered slowly, the usual ones go one at a time with pauses,
 //! and events wait; a fast API server is used in full. Each kind has a bound of its own, so that calls that hang hold
 //! up only their kind; one that lasts for [`HELD`] stands in nobody's way any more. A write is made when its turn
-//! comes: thousands wait in little memory. Never repeats or drops one.
+//! comes, and its turn is on the heap, since a future grows with each function that hands it on: thousands wait in
+//! little memory. Never repeats or drops one.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout};
 
@@ -35,18 +37,27 @@ const TOLD_WITHIN: Duration = Duration::from_secs(10);
 static TURNS: Turns = Turns::new();
 
 /// A write that somebody waits for.
-pub async fn urgent<F: Future>(write: impl FnOnce() -> F) -> F::Output {
-    TURNS.urgent(write).await
+pub fn urgent<'a, F>(write: impl FnOnce() -> F + Send + 'a) -> BoxFuture<'a, F::Output>
+where
+    F: Future<Output: Send> + Send + 'a,
+{
+    Box::pin(TURNS.urgent(write))
 }
 
 /// A write that has time.
-pub async fn usual<F: Future>(write: impl FnOnce() -> F) -> F::Output {
-    TURNS.usual(write).await
+pub fn usual<'a, F>(write: impl FnOnce() -> F + Send + 'a) -> BoxFuture<'a, F::Output>
+where
+    F: Future<Output: Send> + Send + 'a,
+{
+    Box::pin(TURNS.usual(write))
 }
 
 /// A write for people who look later.
-pub async fn told<F: Future>(write: impl FnOnce() -> F) -> F::Output {
-    TURNS.told(write).await
+pub fn told<'a, F>(write: impl FnOnce() -> F + Send + 'a) -> BoxFuture<'a, F::Output>
+where
+    F: Future<Output: Send> + Send + 'a,
+{
+    Box::pin(TURNS.told(write))
 }
 
 struct Turns {
@@ -172,7 +183,6 @@ async fn holding<F: Future, H>(held: H, mut write: Pin<Box<F>>) -> (F::Output, O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::future::BoxFuture;
     use std::sync::Arc;
     use tokio::sync::oneshot;
 
