@@ -64,9 +64,14 @@ advisories: $(DENY) ## Known vulnerabilities of dependencies (needs the network)
 	$(DENY) --locked check advisories
 
 ##@ Change it
-.PHONY: crds kubernetes
+.PHONY: crds kubernetes openstack openstack-down
 crds: ## Write crds/ from the types
 	cargo run --locked --quiet --bin nodepool-operator -- crds --output crds
+
+openstack: ## Start a real OpenStack on this machine (tests/openstack/README.md); print its clouds.yaml
+	@tests/openstack/up
+openstack-down: ## End it; its data stays
+	@tests/openstack/down
 
 kubernetes: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl into the cache; print where
 	@tests/kubernetes/build
