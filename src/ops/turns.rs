@@ -2,7 +2,7 @@
 //! told.
 //!
 //! The API server spends milliseconds of a processor on each write, so writes that are sent together are answered late
-//! together. While urgent ones are under way and are answered slowly, the usual ones go one at a time with pauses,
+//! together. While urgent ones are under way and are answered slowly, the usual ones go one at a time,
 //! and events wait; a fast API server is used in full. Each kind has a bound of its own, so that calls that hang hold
 //! up only their kind; one that lasts for [`HELD`] stands in nobody's way any more. A write is made when its turn
 //! comes, and its turn is on the heap, since a future grows with each function that hands it on: thousands wait in
@@ -26,9 +26,6 @@ const LINGER: Duration = Duration::from_millis(50);
 const HELD: Duration = Duration::from_secs(1);
 /// An API server that answers urgent writes within this, on average, has room for others beside them.
 const FAST: Duration = Duration::from_millis(10);
-/// How many times as long as it took the one usual write beside urgent ones is followed by none: one that is sent at
-/// once takes whatever the urgent ones leave, and they wait for that.
-const REST: u32 = 4;
 /// How much one answer counts for that average.
 const WEIGHT: u64 = 8;
 /// How long an event waits for a quiet moment.
@@ -120,16 +117,7 @@ impl Turns {
             () = self.calm() => None,
             alone = self.beside.acquire() => Some(alone),
         };
-        let began = Instant::now();
-        let (answer, alone) = holding(alone, Box::pin(write())).await;
-        if let Some(alone) = alone.flatten().filter(|_| !self.is_calm()) {
-            let rest = began.elapsed() * REST;
-            tokio::spawn(async move {
-                tokio::time::sleep(rest).await;
-                drop(alone);
-            });
-        }
-        answer
+        holding(alone, Box::pin(write())).await.0
     }
 
     async fn told<F: Future>(&'static self, write: impl FnOnce() -> F) -> F::Output {
@@ -235,8 +223,7 @@ mod tests {
         usual.ends.drain(..AT_ONCE).for_each(|end| end.send(()).unwrap());
         assert_eq!(usual.begun(SOON).await, AT_ONCE + 1, "one beside it");
         usual.ends.remove(0).send(()).unwrap();
-        assert_eq!(usual.begun(SOON).await, AT_ONCE + 1, "and a pause after it");
-        assert_eq!(usual.begun(SOON * REST).await, AT_ONCE + 2);
+        assert_eq!(usual.begun(SOON).await, AT_ONCE + 2, "and then the next");
         urgent.ends.pop().unwrap().send(()).unwrap();
         assert_eq!(usual.begun(LINGER / 2).await, AT_ONCE + 2, "the next urgent one may follow");
         assert_eq!(usual.begun(LINGER).await, 20);
