@@ -31,7 +31,7 @@ pub async fn writes(client: &Client) -> Writes {
         };
         // Of a collection: the namespace controller's, and what the measurement itself sends; the operator never does.
         if label("verb") == "DELETE" && label("scope") != "resource" {
-            resource = format!("deletecollection of {resource}");
+            "collections (of a deleted namespace)".clone_into(&mut resource);
         }
         if !label("code").starts_with('2') {
             resource = format!("{resource} refused {}", label("code"));
