@@ -232,6 +232,21 @@ pub struct NetworkPart {
     pub created: Option<Timestamp>,
 }
 
+/// A service of the cloud that does not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// Its type in the catalog: `network`.
+    pub service: &'static str,
+    /// How it shows.
+    pub message: String,
+}
+
+impl std::fmt::Display for Silence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the {} service does not answer: {}", self.service, self.message)
+    }
+}
+
 /// A cloud, as the operator sees it: one project in one region, through one Provider's credentials.
 ///
 /// Every call has a deadline, is counted by one rate limiter below all retries, and may be repeated by the
@@ -278,4 +293,6 @@ pub trait Cloud: Send + Sync + 'static {
     async fn ports_of(&self, server_ids: &[String]) -> Result<Vec<NetworkPart>, CloudError>;
     /// Deletes a port; one that is gone is no error.
     async fn delete_port(&self, id: &str) -> Result<(), CloudError>;
+    /// The services that do not answer at all: what one service says of another does not tell which it was.
+    async fn silent_services(&self) -> Vec<Silence>;
 }

@@ -18,9 +18,13 @@ use crate::api::disk_image::Login;
 use crate::api::pool::LaunchFailure;
 use crate::api::{LABEL_POOL, NodeState, Pool, PoolNode, PoolStatus, Provider};
 use crate::ops::events::Severity;
+use crate::plan::node::Boot;
+use crate::plan::pressure::later;
 
 /// The version of the formula in [`hash`]: a new formula must not replace every node there is.
 pub const HASH_VERSION: &str = "1";
+/// A boot request may take this long before the pool tells of it; slow clouds need a few seconds.
+const ANSWERED_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
 /// The longest message and console that are kept with a failure; the schema's bounds.
 const MESSAGE_BYTES: usize = 2048;
 
@@ -110,6 +114,8 @@ pub fn reconcile(engine: &mut Engine, key: &Key) {
     new.last_launch_failure =
         engine.memory.pools.failures.get(key).cloned().or_else(|| old.last_launch_failure.clone());
     new.conditions.clone_from(&old.conditions);
+    let due = unanswered(engine, key).map(|(due, _)| due).filter(|due| *due > engine.now);
+    due.into_iter().for_each(|due| engine.wake(due, Mark::Pool(key.clone())));
     let desired =
         [available(engine, key, &pool, &new), progressing(engine, key, &pool, &new), healthy(engine, key, &pool, &new)];
     conditions::set_all(&mut new.conditions, &desired, pool.metadata.generation, &Time(engine.now));
@@ -182,8 +188,31 @@ fn available(engine: &Engine, key: &Key, pool: &Pool, status: &PoolStatus) -> De
             let message = format!("nodes are being launched; the last launch failed: {}", last.message);
             Desired::no(AVAILABLE, reason::LAUNCHES_FAILING, message)
         }
-        (None, None) => Desired::no(AVAILABLE, reason::LAUNCHING, "nodes are being launched"),
+        (None, None) => match unanswered(engine, key).filter(|(due, _)| *due <= engine.now) {
+            Some((_, provider)) => {
+                let message = format!(
+                    "the Provider {provider} has answered no boot request for {} s: look at its compute service and the \
+                     message bus behind it",
+                    ANSWERED_WITHIN.as_secs()
+                );
+                Desired::no(AVAILABLE, reason::LAUNCHING, message)
+            }
+            None => Desired::no(AVAILABLE, reason::LAUNCHING, "nodes are being launched"),
+        },
     }
+}
+
+/// A Provider that is silent about this pool's boot requests, and when that is worth telling.
+fn unanswered<'a>(engine: &'a Engine, key: &Key) -> Option<(Timestamp, &'a str)> {
+    let silent_since = |record: &'a PoolNode| {
+        let runtime =
+            engine.runtime.get(record.metadata.uid.as_ref()?).filter(|runtime| runtime.boot == Boot::InFlight)?;
+        let answered = engine.connections.get(&key.sibling(&record.spec.provider))?.boot_answered;
+        Some((later(runtime.sent.max(answered)?, ANSWERED_WITHIN), record.spec.provider.as_str()))
+    };
+    let of_pool = |node: &Key, record: &PoolNode| node.namespace == key.namespace && *record.spec.pool == *key.name;
+    let nodes = engine.nodes.iter().filter(|(node, record)| of_pool(node, record));
+    nodes.filter_map(|(_, record)| silent_since(record)).min()
 }
 
 /// The last failed launch, if nothing was launched well since where it failed.

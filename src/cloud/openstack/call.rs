@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+use super::catalog::Service;
+use super::services;
+
 /// One kind of call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Call {
@@ -27,6 +30,9 @@ pub(crate) enum Call {
     DeleteFloatingIp,
     ListPorts,
     DeletePort,
+    DisownPort,
+    /// Whether a service answers at all.
+    Probe(Service),
 }
 
 impl Call {
@@ -52,6 +58,12 @@ impl Call {
             Self::DeleteFloatingIp => "network delete-floating-ip",
             Self::ListPorts => "network list-ports",
             Self::DeletePort => "network delete-port",
+            Self::DisownPort => "network disown-port",
+            Self::Probe(Service::Identity) => "identity probe",
+            Self::Probe(Service::Compute) => "compute probe",
+            Self::Probe(Service::Image) => "image probe",
+            Self::Probe(Service::Network) => "network probe",
+            Self::Probe(Service::Placement) => "placement probe",
         }
     }
 
@@ -65,6 +77,7 @@ impl Call {
         match self {
             // A boot has been seen to take 142 s to be answered; giving up earlier only makes unclear answers.
             Self::CreateServer => Duration::from_secs(180),
+            Self::Probe(_) => services::DEADLINE,
             _ => Duration::from_secs(60),
         }
     }
@@ -93,6 +106,7 @@ impl Call {
                 | Self::AttachFloatingIp
                 | Self::DeleteFloatingIp
                 | Self::DeletePort
+                | Self::DisownPort
         )
     }
 
@@ -109,7 +123,9 @@ impl Call {
             | Self::ForceDeleteServer
             | Self::Console
             | Self::CreateFloatingIp
-            | Self::AttachFloatingIp => false,
+            | Self::AttachFloatingIp
+            // It is asked again soon.
+            | Self::Probe(_) => false,
             Self::Versions
             | Self::ListServers
             | Self::GetServer
@@ -122,7 +138,8 @@ impl Call {
             | Self::ListFloatingIps
             | Self::DeleteFloatingIp
             | Self::ListPorts
-            | Self::DeletePort => true,
+            | Self::DeletePort
+            | Self::DisownPort => true,
         }
     }
 }

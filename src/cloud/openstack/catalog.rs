@@ -10,29 +10,36 @@ use serde::Deserialize;
 use super::config::{CloudConfig, Interface};
 
 /// A service the operator asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Service {
+    Identity,
     Compute,
     Image,
     Network,
+    /// Asked only whether it answers: Nova needs it.
+    Placement,
 }
 
 impl Service {
     /// The type, as clouds.yaml's overrides name it.
     pub(crate) const fn word(self) -> &'static str {
         match self {
+            Self::Identity => "identity",
             Self::Compute => "compute",
             Self::Image => "image",
             Self::Network => "network",
+            Self::Placement => "placement",
         }
     }
 
     /// The types under which catalogs list it, best first.
     const fn types(self) -> &'static [&'static str] {
         match self {
+            Self::Identity => &["identity", "identityv3", "identity_v3"],
             Self::Compute => &["compute", "computev21", "compute_v21"],
             Self::Image => &["image", "imagev2", "image_v2"],
             Self::Network => &["network", "networking", "networkv2"],
+            Self::Placement => &["placement"],
         }
     }
 }

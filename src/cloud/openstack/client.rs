@@ -103,6 +103,10 @@ impl Client {
         Self { config, transport, session: Session::new(), compute: Mutex::default() }
     }
 
+    pub(crate) fn config(&self) -> &CloudConfig {
+        &self.config
+    }
+
     /// One call.
     pub(crate) async fn ask<T>(
         &self,

@@ -124,6 +124,8 @@ pub(crate) fn base(service: Service, endpoint: &Url) -> Url {
         Service::Compute => versioned(endpoint, "v2.1"),
         Service::Image => versioned(endpoint, "v2"),
         Service::Network => versioned(endpoint, "v2.0"),
+        Service::Identity => versioned(endpoint, "v3"),
+        Service::Placement => endpoint.clone(),
     }
 }
 

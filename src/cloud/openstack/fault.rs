@@ -76,7 +76,7 @@ pub(crate) fn class(
     told_to_wait: bool,
 ) -> ErrorClass {
     if call == Call::Login {
-        return login_class(status);
+        return login_class(status, fault);
     }
     match (status, fault) {
         // Whoever limits rates stands before the service: what it refuses was not acted on.
@@ -121,13 +121,16 @@ impl Call {
                 | Self::AttachFloatingIp
                 | Self::DeleteFloatingIp
                 | Self::DeletePort
+                | Self::DisownPort
         )
     }
 }
 
-const fn login_class(status: u16) -> ErrorClass {
+fn login_class(status: u16, fault: Option<&WrittenFault>) -> ErrorClass {
     match status {
         401 | 403 => ErrorClass::Auth,
+        // One that was revoked, as opposed to an address where no Keystone is.
+        404 if fault.is_some_and(|fault| fault.message.contains("Application Credential")) => ErrorClass::Auth,
         413 | 429 => ErrorClass::Throttled,
         300..=499 => ErrorClass::Invalid,
         _ => ErrorClass::Unavailable,
@@ -202,7 +205,11 @@ pub(crate) fn server_fault_class(message: &str) -> ErrorClass {
 
 /// One line of at most 256 characters without anything that looks like a secret or like what the request carried.
 pub(crate) fn scrub(message: &str, secrets: &[&SecretString]) -> String {
-    let mut text = message.lines().next().unwrap_or_default().to_owned();
+    let mut lines = message.lines();
+    let mut text = lines.next().unwrap_or_default().to_owned();
+    if let Some(exception) = lines.find_map(exception) {
+        text = format!("{text} ({exception})");
+    }
     for secret in secrets.iter().map(|secret| secret.expose_secret()).filter(|secret| secret.len() >= 4) {
         text = text.replace(secret, "[redacted]");
     }
@@ -222,6 +229,14 @@ pub(crate) fn scrub(message: &str, secrets: &[&SecretString]) -> String {
         return line;
     }
     line.chars().take(LONGEST_MESSAGE - 1).chain(['…']).collect()
+}
+
+/// The name in the line that Nova adds to an unexpected error: all that it tells of the cause.
+fn exception(line: &str) -> Option<&str> {
+    let path = line.strip_prefix("<class '")?.strip_suffix("'>")?;
+    let name = path.rsplit('.').next()?;
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    (plain && !name.is_empty() && name.len() <= LONGEST_WORD).then_some(name)
 }
 
 /// How long the cloud asked us to wait: seconds, or a date by its own clock, or Nova's old way in the body.
@@ -334,6 +349,9 @@ mod tests {
         assert_eq!(judge(Call::Login, 401, ""), ErrorClass::Auth);
         assert_eq!(judge(Call::Login, 503, ""), ErrorClass::Unavailable);
         assert_eq!(judge(Call::Login, 404, ""), ErrorClass::Invalid);
+        let revoked =
+            r#"{"error": {"code": 404, "message": "Could not find Application Credential: 1.", "title": "Not Found"}}"#;
+        assert_eq!(judge(Call::Login, 404, revoked), ErrorClass::Auth);
     }
 
     #[test]
@@ -358,6 +376,10 @@ mod tests {
         let secret = SecretString::from("swordfish");
         assert_eq!(scrub("no swordfish here\nand <class 'x'>", &[&secret]), "no [redacted] here");
         let schema = "Invalid input for field/attribute user_data. Value: I2Nsb3Vk. 'I2Nsb3Vk' is too long";
+        let unexpected = "Unexpected API Error. Please contact the administrator\n\
+            <class 'keystoneauth1.exceptions.connection.ConnectFailure'>";
+        assert_eq!(scrub(unexpected, &[]), "Unexpected API Error. Please contact the administrator (ConnectFailure)");
+        assert_eq!(scrub("odd\n<class 'a b'>", &[]), "odd");
         assert_eq!(scrub(schema, &[]), "Invalid input for field/attribute user_data");
         assert_eq!(scrub(&format!("token {} bad", "a".repeat(80)), &[]), "token […] bad");
         assert_eq!(scrub("token gAAAAABmX bad", &[]), "token […] bad");

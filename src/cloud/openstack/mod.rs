@@ -17,6 +17,7 @@ mod network;
 mod ownership;
 mod paging;
 mod server;
+mod services;
 mod session;
 mod transport;
 
@@ -35,7 +36,7 @@ pub use transport::CallObserver;
 
 use super::{
     BootRequest, Cloud, CloudError, Flavor, Image, ImageSelector, Limits, NetworkPart, Ownership, Server, ServerList,
-    ServerQuery,
+    ServerQuery, Silence,
 };
 use client::Client;
 use config::Credentials;
@@ -176,5 +177,9 @@ impl Cloud for OpenStack {
 
     async fn delete_port(&self, id: &str) -> Result<(), CloudError> {
         self.remove_port(id).await
+    }
+
+    async fn silent_services(&self) -> Vec<Silence> {
+        self.client.silent_services().await
     }
 }

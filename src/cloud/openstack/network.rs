@@ -233,9 +233,27 @@ impl OpenStack {
         gone(self.client.ask(Ask::delete(Call::DeleteFloatingIp, Service::Network, &path), nothing).await)
     }
 
+    /// Neutron's own policy keeps a project from deleting what Nova owns by name, also when its server is long gone:
+    /// such a port is disowned first. It goes on naming its server, so that it is found again should the second
+    /// deletion fail.
     pub(super) async fn remove_port(&self, id: &str) -> Result<(), CloudError> {
         let path = ["ports", checked(Call::DeletePort, id)?];
-        gone(self.client.ask(Ask::delete(Call::DeletePort, Service::Network, &path), nothing).await)
+        let delete = || self.client.ask(Ask::delete(Call::DeletePort, Service::Network, &path), nothing);
+        match gone(delete().await) {
+            Err(error) if error.class == ErrorClass::Auth => {
+                self.disown_port(id).await?;
+                gone(delete().await)
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn disown_port(&self, id: &str) -> Result<(), CloudError> {
+        let path = ["ports", checked(Call::DisownPort, id)?];
+        let body = json!({"port": {"device_owner": ""}});
+        let mut ask = Ask::post(Call::DisownPort, Service::Network, &path, &body);
+        ask.method = Method::PUT;
+        gone(self.client.ask(ask, nothing).await)
     }
 
     pub(super) async fn tagged_ports(&self, owner: &str) -> Result<Vec<NetworkPart>, CloudError> {

@@ -226,7 +226,7 @@ fn read_token(answer: &Answer) -> Result<(SecretString, TokenAnswer), Garbage> {
 fn explained(failure: Failure) -> CloudError {
     let mut error = failure.error;
     match failure.status {
-        Some(401) => {
+        Some(401 | 404) if error.class == ErrorClass::Auth => {
             let told = error.message;
             error.message = format!("Keystone refuses the credentials; correct them in clouds.yaml: {told}")
                 .chars()

@@ -165,6 +165,9 @@ pub fn server_name(node: &PoolNode) -> String {
 fn booted(engine: &mut Engine, node: &Arc<PoolNode>, outcome: Outcome) {
     let Some(uid) = node.uid() else { return };
     let now = engine.now;
+    if matches!(outcome, Outcome::Accepted(_) | Outcome::Failed(_)) {
+        with_connection(engine, node, |connection| connection.boot_answered = Some(now));
+    }
     match outcome {
         Outcome::Accepted(id) => {
             set(engine, &uid, |runtime| {

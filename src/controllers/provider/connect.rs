@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::super::index::Key;
 use super::super::{Engine, Mark, records};
 use super::connection::{Connection, Identity, reconnect_after};
+use super::services;
 use crate::api::Provider;
 use crate::api::conditions::reason;
 use crate::api::provider::Interface;
@@ -92,6 +93,7 @@ pub fn refresh(engine: &mut Engine, key: &Key, provider: &Arc<Provider>) {
         connect(engine, key.clone(), Arc::clone(provider));
     }
     read_facts(engine, key);
+    services::ask(engine, key);
 }
 
 fn connect(engine: &mut Engine, key: Key, provider: Arc<Provider>) {

@@ -18,6 +18,7 @@ use crate::plan::pressure::{Answer, Health, Pressure};
 
 use super::super::Clock;
 use super::super::pool_node::server_name;
+use super::services::Services;
 
 /// How long flavors and limits are believed.
 const FACTS_LAST: SignedDuration = SignedDuration::from_mins(5);
@@ -41,6 +42,10 @@ pub struct Connection {
     pub facts_read: Option<Timestamp>,
     /// Why the last list failed.
     pub error: Option<CloudError>,
+    /// Which of its services do not answer.
+    pub services: Services,
+    /// When a boot request was answered last, or given up.
+    pub boot_answered: Option<Timestamp>,
     cloud: Arc<dyn Cloud>,
     identity: Identity,
     poller: PollHandle,
@@ -50,6 +55,8 @@ pub struct Connection {
     refused: Option<(ErrorClass, String)>,
     /// When a launch was refused last.
     refused_at: Option<Timestamp>,
+    /// Boot requests since the last accepted one got no answer that tells what became of them.
+    lost: bool,
     hosts: HashMap<String, (Pressure, String)>,
     health: HashMap<String, Health>,
 }
@@ -78,6 +85,8 @@ impl Connection {
             limits: None,
             facts_read: None,
             error: None,
+            services: Services::default(),
+            boot_answered: None,
             cloud,
             identity,
             poller,
@@ -86,6 +95,7 @@ impl Connection {
             throttle: Pressure::default(),
             refused: None,
             refused_at: None,
+            lost: false,
             hosts: HashMap::new(),
             health: HashMap::new(),
         }
@@ -192,6 +202,7 @@ impl Connection {
     /// A boot request that was sent then was accepted: the quota has room, unless another was refused since.
     pub fn accepted(&mut self, sent: Timestamp) {
         self.list_changes();
+        self.lost = false;
         if self.refused_at.is_some_and(|refused| refused >= sent) {
             return;
         }
@@ -210,7 +221,10 @@ impl Connection {
             }
             // A flavor, a network or an image may have changed under us: read them again before the next launch.
             ErrorClass::Invalid | ErrorClass::NotFound | ErrorClass::Conflict => self.facts_read = None,
-            ErrorClass::Unclear => self.list_changes(),
+            ErrorClass::Unclear => {
+                self.lost = true;
+                self.list_changes();
+            }
         }
         if error.class != ErrorClass::Unclear {
             self.refused_at = Some(now);
@@ -289,6 +303,12 @@ impl Connection {
             no_host: self.hosts.values().next().map(|(_, message)| message.clone()),
             throttled: self.throttle.active().then(|| told(ErrorClass::Throttled).unwrap_or_default()),
         }
+    }
+
+    /// Whether something goes wrong that a service may be the cause of which nobody has asked.
+    pub fn in_trouble(&self) -> bool {
+        let unanswered = |error: &CloudError| matches!(error.class, ErrorClass::Unavailable | ErrorClass::Unclear);
+        self.error.as_ref().is_some_and(unanswered) || !self.hosts.is_empty() || self.lost
     }
 
     /// The flavor of this name or id, or the smallest with enough memory.

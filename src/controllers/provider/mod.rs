@@ -6,6 +6,7 @@
 mod connect;
 pub mod connection;
 mod report;
+pub mod services;
 
 use std::time::Duration;
 

@@ -70,7 +70,7 @@ fn ready(engine: &Engine, key: &Key, provider: &Provider, connection: Option<&Co
         (Some(connection), None) => match &connection.error {
             Some(error) => {
                 let failure = explained(error);
-                Desired::no(READY, failure.reason, failure.sentence())
+                Desired::no(READY, failure.reason, because(failure.sentence(), connection.services.all()))
             }
             None if connection.listed_full().is_none() && overdue(engine, key, super::LIST_PATIENCE) => {
                 let message = "the compute service does not list its servers; waiting for its answer";
@@ -78,6 +78,9 @@ fn ready(engine: &Engine, key: &Key, provider: &Provider, connection: Option<&Co
             }
             None if connection.listed_full().is_none() => {
                 Desired::unknown(READY, reason::NOT_YET_KNOWN, "the cloud's servers are being listed")
+            }
+            None if connection.services.needed().is_some() => {
+                Desired::no(READY, reason::CLOUD_UNREACHABLE, connection.services.needed().unwrap_or_default())
             }
             None if provider.spec.paused => {
                 Desired::yes(READY, reason::PAUSED, "nothing new is launched while paused is true")
@@ -89,6 +92,14 @@ fn ready(engine: &Engine, key: &Key, provider: &Provider, connection: Option<&Co
             Desired::no(READY, reason::CLOUD_UNREACHABLE, message)
         }
         (None, None) => Desired::unknown(READY, reason::NOT_YET_KNOWN, "the credentials are being tried"),
+    }
+}
+
+/// What a call met, and the service behind it.
+fn because(met: String, cause: Option<String>) -> String {
+    match cause {
+        Some(cause) => format!("{met}; {cause}"),
+        None => met,
     }
 }
 
@@ -106,7 +117,10 @@ fn quota_available(connection: Option<&Connection>) -> Desired {
     let pressures = connection.pressures();
     match (pressures.quota, pressures.no_host) {
         (Some(message), _) => Desired::no(QUOTA_AVAILABLE, reason::QUOTA_EXCEEDED, message),
-        (None, Some(message)) => Desired::no(QUOTA_AVAILABLE, reason::NO_VALID_HOST, message),
+        (None, Some(message)) => {
+            let message = because(message, connection.services.all());
+            Desired::no(QUOTA_AVAILABLE, reason::NO_VALID_HOST, message)
+        }
         (None, None) => Desired::yes(QUOTA_AVAILABLE, reason::AS_EXPECTED, ""),
     }
 }

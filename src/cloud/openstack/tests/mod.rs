@@ -6,6 +6,7 @@ mod lists;
 mod login;
 mod networks;
 mod polling;
+mod services;
 mod tls;
 
 use std::time::Duration;
