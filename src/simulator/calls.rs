@@ -80,8 +80,13 @@ impl Call {
             Service::Network => network(method, &segments),
             Service::Admin | Service::None => "unknown".to_owned(),
         };
-        Self { service, name, path: segments.into_iter().map(str::to_owned).collect(), versioned }
+        Self { service, name, path: segments.into_iter().map(decoded).collect(), versioned }
     }
+}
+
+/// A name in a path as its owner wrote it: tags have spaces and worse.
+fn decoded(segment: &str) -> String {
+    percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned()
 }
 
 fn identity(method: &str, path: &[&str]) -> &'static str {

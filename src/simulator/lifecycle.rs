@@ -53,11 +53,15 @@ impl World {
             BootEnd::Never => {}
             BootEnd::Vanish => self.compute.servers.purge(seq),
             BootEnd::Error { code, message } => {
+                let id = server.id.clone();
                 if plan.leaves_port {
                     let _made = self.plug(seq);
                     self.compute.servers.retouch(seq, |server| server.keeps_ports = true);
+                } else {
+                    // Ports that were made before it are free again.
+                    self.network.unplug(&id);
                 }
-                self.fail(seq, code, message, at);
+                self.fail(seq, code, message.replace("{id}", &id), at);
             }
             BootEnd::Active => match self.plug(seq) {
                 Ok(()) => {
@@ -79,6 +83,10 @@ impl World {
         let (id, zone, groups) = (server.id.clone(), server.zone.clone(), server.security_groups.clone());
         let mut addresses = Vec::new();
         for nic in server.nics.clone() {
+            // A port that went meanwhile is no longer missed: the server comes without its address.
+            if nic.port.as_deref().is_some_and(|port| self.network.find("ports", port).is_none()) {
+                continue;
+            }
             addresses.push(self.network.plug(&id, &zone, &groups, &nic)?);
         }
         self.compute.servers.retouch(seq, |server| server.addresses = addresses);

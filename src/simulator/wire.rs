@@ -7,6 +7,7 @@ use axum::{
     body::Bytes,
     http::{HeaderMap, Method},
 };
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -141,11 +142,16 @@ pub(crate) fn unauthorized(service: Service, keystone_url: &str) -> Reply {
 /// Glance's errors are HTML, whatever the client accepts.
 pub(crate) fn glance_error(status: u16, message: &str) -> Reply {
     let title = format!("{status} {}", reason(status));
+    let message = escaped(message);
     let body = format!(
         "<html>\n <head>\n  <title>{title}</title>\n </head>\n <body>\n  <h1>{title}</h1>\n  {message}<br /><br />\n\
          \n\n\n </body>\n</html>"
     );
     Reply::raw(status, "text/html; charset=UTF-8", body)
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#x27;")
 }
 
 pub(crate) fn reason(status: u16) -> &'static str {
@@ -157,13 +163,9 @@ pub(crate) fn encode_query<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) 
     pairs.map(|(key, value)| format!("{}={}", percent(key), percent(value))).collect::<Vec<_>>().join("&")
 }
 
-fn percent(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
+/// RFC 3986's unreserved characters stay as they are.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+fn percent(text: &str) -> impl std::fmt::Display + '_ {
+    utf8_percent_encode(text, RESERVED)
 }

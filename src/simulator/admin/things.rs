@@ -143,7 +143,7 @@ fn new_server(world: &World, wanted: &NewServer, name: String, now: Timestamp) -
     let flavor = world.compute.flavors.pick(flavor).ok_or_else(|| refuse(400, "no such flavor"))?.clone();
     let first = || world.images.newest_first().last().map(|image| image.id.clone());
     let image = wanted.image.clone().or_else(first);
-    let mut plan = plan(world, &[]);
+    let mut plan = plan(world, &[], &flavor);
     plan.end = BootEnd::Active;
     if !wanted.boots {
         plan.after = std::time::Duration::ZERO;

@@ -102,7 +102,7 @@ fn list(world: &World, request: &Request, behaviours: &[Behaviour]) -> Answer {
     sort(request, &mut rest);
     if let Some(marker) = request.param("marker") {
         let at = rest.iter().position(|(image, _)| image.id == marker);
-        let at = at.ok_or_else(|| glance_error(400, &format!("Invalid marker {marker}: image could not be found")))?;
+        let at = at.ok_or_else(|| glance_error(400, &format!("No image found with ID {marker}")))?;
         rest.drain(..=at);
     }
     let more = rest.len() > limit;
@@ -185,6 +185,11 @@ fn create(world: &mut World, request: &Request, behaviours: &[Behaviour], now: T
 fn set(image: &mut Image, key: &str, value: &Value) -> Result<(), Reply> {
     let refuse = || glance_error(400, &format!("Invalid value for '{key}': {value}"));
     let text = || value.as_str().map(str::to_owned);
+    let too_long = |value: &Value| value.as_str().is_some_and(|text| text.chars().count() > 255);
+    if key == "name" && too_long(value) || key == "tags" && value.as_array().into_iter().flatten().any(too_long) {
+        let message = format!("Provided object does not match schema 'image': {value} is too long");
+        return Err(glance_error(400, &message));
+    }
     match key {
         "id" => {}
         "name" => image.name = text(),
@@ -203,7 +208,9 @@ fn set(image: &mut Image, key: &str, value: &Value) -> Result<(), Reply> {
         "disk_format" => {
             let known = ["ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"];
             if !value.is_null() && !value.as_str().is_some_and(|format| known.contains(&format)) {
-                return Err(refuse());
+                let known = known.map(|format| format!("'{format}'")).join(", ");
+                let what = format!("'{}' is not one of [None, {known}]", value.as_str().unwrap_or_default());
+                return Err(glance_error(400, &format!("Provided object does not match schema 'image': {what}")));
             }
             image.disk_format = text();
         }
@@ -229,7 +236,12 @@ fn patch(world: &mut World, id: &str, request: &Request, now: Timestamp) -> Answ
     let steps = request.json().ok_or_else(|| glance_error(400, "Malformed JSON in request body."))?;
     let mut image = found(world, id)?.clone();
     for step in steps.as_array().into_iter().flatten() {
-        let key = step["path"].as_str().unwrap_or_default().trim_start_matches('/');
+        let path = step["path"].as_str().unwrap_or_default();
+        let key = path.trim_start_matches('/');
+        // A pointer into an attribute, as a diff of two lists of tags has them, is none of Glance's.
+        if key.contains('/') {
+            return Err(glance_error(400, &format!("Invalid JSON pointer for this resource: '{path}'")));
+        }
         let key = key.replace("~1", "/").replace("~0", "~");
         match step["op"].as_str() {
             Some("remove") => {
@@ -250,7 +262,8 @@ fn patch(world: &mut World, id: &str, request: &Request, now: Timestamp) -> Answ
 }
 
 fn delete(world: &mut World, id: &str) -> Answer {
-    let image = found(world, id)?;
+    let absent = || glance_error(404, &format!("Failed to find image {id} to delete"));
+    let image = world.images.get(id).ok_or_else(absent)?;
     if image.protected {
         return Err(glance_error(403, &format!("Image {id} is protected and cannot be deleted.")));
     }

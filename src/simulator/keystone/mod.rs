@@ -130,7 +130,8 @@ fn authenticate(world: &mut World, request: &Request, now: Timestamp) -> Answer 
             if !auth["scope"].is_null() {
                 let message = "Error authenticating with application credential: Application credentials cannot \
                                request a scope.";
-                return Err(keystone_error(401, message));
+                let error = json!({"code": 401, "title": "Unauthorized", "message": message, "identity": {}});
+                return Err(Reply::json(401, &json!({"error": error})));
             }
             token.method = "application_credential";
             token.credential = Some(check_credential(world, identity, now)?);
@@ -163,7 +164,10 @@ fn scope(world: &World, scope: &Value) -> Result<bool, Reply> {
 
 fn check_credential(world: &World, identity: &Value, now: Timestamp) -> Result<String, Reply> {
     let held = match identity["id"].as_str() {
-        Some(id) => world.identity.credentials.get(id),
+        Some(id) => {
+            let found = world.identity.credentials.get(id);
+            Some(found.ok_or_else(|| not_found("Application Credential", id))?)
+        }
         None if is_user(world, &identity["user"]) => {
             world.identity.credentials.values().find(|credential| identity["name"] == credential.name.as_str())
         }

@@ -1,10 +1,12 @@
 //! Neutron v2.0: the calls. Lists are filtered on any attribute, as the real service does.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{COLLECTIONS, LONG_AGO};
+use super::{COLLECTIONS, LONG_AGO, revise};
 use crate::simulator::{
     calls::Call,
     faults::{Behaviour, Kind},
@@ -72,7 +74,9 @@ const EXTENSIONS: &[&str] = &[
     "external-net",
     "security-group",
     "standard-attr-tag",
-    "tag-ports-during-bulk-creation",
+    "tag-creation",
+    "revision-if-match",
+    "filter-validation",
     "quotas",
     "quota_details",
     "pagination",
@@ -129,6 +133,57 @@ fn zones(world: &World) -> Reply {
     Reply::json(200, &json!({"availability_zones": zones}))
 }
 
+/// What lists can be asked by; Neutron has such a list for each collection.
+const FILTERS: &[&str] = &[
+    "admin_state_up",
+    "binding:host_id",
+    "binding:vnic_type",
+    "cidr",
+    "description",
+    "device_id",
+    "device_owner",
+    "direction",
+    "enable_dhcp",
+    "ethertype",
+    "fields",
+    "fixed_ip_address",
+    "fixed_ips",
+    "floating_ip_address",
+    "floating_network_id",
+    "gateway_ip",
+    "id",
+    "ip_version",
+    "is_default",
+    "limit",
+    "mac_address",
+    "marker",
+    "mtu",
+    "name",
+    "network_id",
+    "not-tags",
+    "not-tags-any",
+    "page_reverse",
+    "port_id",
+    "port_security_enabled",
+    "project_id",
+    "protocol",
+    "remote_group_id",
+    "remote_ip_prefix",
+    "revision_number",
+    "router:external",
+    "router_id",
+    "security_group_id",
+    "security_groups",
+    "shared",
+    "sort_dir",
+    "sort_key",
+    "stateful",
+    "status",
+    "tags",
+    "tags-any",
+    "tenant_id",
+];
+
 /// One call about a collection or one of its resources.
 struct Ask<'a> {
     collection: &'static str,
@@ -147,7 +202,7 @@ fn public(mut item: Value) -> Value {
 }
 
 impl Ask<'_> {
-    fn absent(&self) -> Reply {
+    fn absent(&self, id: &str) -> Reply {
         let (kind, word) = match self.collection {
             "networks" => ("NetworkNotFound", "Network"),
             "subnets" => ("SubnetNotFound", "Subnet"),
@@ -158,11 +213,13 @@ impl Ask<'_> {
             _ => ("RouterNotFound", "Router"),
         };
         let verb = if self.collection.starts_with("security") { "does not exist" } else { "could not be found" };
-        neutron_error(404, kind, &format!("{word} {} {verb}.", self.id))
+        // Neutron ends this one sentence without a stop.
+        let stop = if kind == "FloatingIPNotFound" { "" } else { "." };
+        neutron_error(404, kind, &format!("{word} {id} {verb}{stop}"))
     }
 
     fn held(&self, world: &World) -> Result<Value, Reply> {
-        world.network.find(self.collection, self.id).cloned().ok_or_else(|| self.absent())
+        world.network.find(self.collection, self.id).cloned().ok_or_else(|| self.absent(self.id))
     }
 
     fn show(&self, world: &World, status: u16) -> Answer {
@@ -171,21 +228,33 @@ impl Ask<'_> {
         Ok(Reply::json(status, &json!({self.one: item})))
     }
 
+    fn limit(&self) -> Result<usize, Reply> {
+        let Some(text) = self.request.param("limit") else { return Ok(usize::MAX) };
+        text.parse().map_err(|_| {
+            let message = format!("Bad limit request: Limit must be an integer 0 or greater and not '{text}'.");
+            neutron_error(400, "BadRequest", &message)
+        })
+    }
+
     fn list(&self, world: &World, behaviours: &[Behaviour]) -> Answer {
+        if let Some((unknown, _)) = self.request.query.iter().find(|(key, _)| !FILTERS.contains(&key.as_str())) {
+            let message = format!("['{unknown}'] is invalid attribute for filtering");
+            return Err(neutron_error(400, "HTTPBadRequest", &message));
+        }
         let unfiltered = behaviours.iter().any(|behaviour| matches!(behaviour.kind, Kind::FiltersIgnored {}));
-        let items: Box<dyn Iterator<Item = &Value>> = match self.request.param("device_id") {
-            Some(device) if self.collection == "ports" && !unfiltered => {
-                Box::new(world.network.ports_of(device).into_iter())
-            }
-            _ => Box::new(world.network.all(self.collection)),
-        };
+        let devices: BTreeSet<&str> = self.request.params("device_id").collect();
+        let items: Box<dyn Iterator<Item = &Value>> =
+            if self.collection == "ports" && !unfiltered && !devices.is_empty() {
+                Box::new(devices.into_iter().flat_map(|device| world.network.ports_of(device)))
+            } else {
+                Box::new(world.network.all(self.collection))
+            };
         let mut found: Vec<&Value> = items.filter(|item| unfiltered || self.fits(item)).collect();
         if let Some(marker) = self.request.param("marker") {
             let at = found.iter().position(|item| item["id"] == marker);
-            let absent = || neutron_error(400, "HTTPBadRequest", &format!("The marker {marker} could not be found."));
-            found.drain(..=at.ok_or_else(absent)?);
+            found.drain(..=at.ok_or_else(|| self.absent(marker))?);
         }
-        let limit = self.request.param("limit").and_then(|limit| limit.parse().ok()).unwrap_or(usize::MAX);
+        let limit = self.limit()?;
         let more = found.len() > limit;
         found.truncate(limit);
         let plural = self.collection.replace('-', "_");
@@ -240,13 +309,15 @@ impl Ask<'_> {
 
     fn create(&self, world: &mut World) -> Answer {
         let wanted = self.wanted()?;
+        check_lengths(&wanted)?;
         let mut item = match self.collection {
             "ports" => new_port(world, &wanted)?,
             "floatingips" => return self.create_floating(world, &wanted),
             "security-groups" | "security-group-rules" => new_group(self.collection, &wanted),
             _ => return Err(forbidden()),
         };
-        merge(&mut item, &wanted, &["fixed_ips"]);
+        // Neutron takes tags here, and forgets them.
+        merge(&mut item, &wanted, &["fixed_ips", "tags"]);
         self.store(world, item)
     }
 
@@ -277,7 +348,7 @@ impl Ask<'_> {
         }
         let made = world.network.new_floating(network);
         let mut item = made.map_err(|message| neutron_error(409, "IpAddressGenerationFailure", &message))?;
-        merge(&mut item, wanted, &["port_id", "floating_ip_address"]);
+        merge(&mut item, wanted, &["port_id", "floating_ip_address", "tags"]);
         if let Some(port) = wanted["port_id"].as_str() {
             associate(world, &mut item, port);
         }
@@ -287,13 +358,8 @@ impl Ask<'_> {
     fn update(&self, world: &mut World) -> Answer {
         let mut item = self.held(world)?;
         let wanted = self.wanted()?;
-        if let Some(condition) = self.request.header("if-match") {
-            let current = format!("revision_number={}", item["revision_number"]);
-            if condition != current {
-                let message = format!("Constrained to {condition} but current revision is {}", item["revision_number"]);
-                return Err(neutron_error(412, "RevisionNumberConstraintFailed", &message));
-            }
-        }
+        check_lengths(&wanted)?;
+        self.check_revision(&item)?;
         if self.collection == "floatingips" && wanted.get("port_id").is_some() {
             match wanted["port_id"].as_str() {
                 Some(port) => {
@@ -305,16 +371,35 @@ impl Ask<'_> {
             }
         }
         merge(&mut item, &wanted, &["port_id", "fixed_ips", "id"]);
-        item["revision_number"] = (item["revision_number"].as_i64().unwrap_or(0) + 1).into();
+        revise(&mut item);
         item["updated_at"] = world.stamp(self.now).into();
         world.network.put(self.collection, item);
         self.show(world, 200)
     }
 
+    /// A change may hold for one revision only; a condition of another form is none.
+    fn check_revision(&self, item: &Value) -> Result<(), Reply> {
+        let condition =
+            self.request.header("if-match").and_then(|condition| condition.strip_prefix("revision_number="));
+        match condition {
+            Some(wanted) if wanted.parse::<i64>().ok() != item["revision_number"].as_i64() => {
+                let message = format!("Constrained to {wanted}, but current revision is {}", item["revision_number"]);
+                Err(neutron_error(412, "RevisionNumberConstraintFailed", &message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn delete(&self, world: &mut World) -> Answer {
         let mut item = self.held(world)?;
+        self.check_revision(&item)?;
         match self.collection {
             "ports" => {
+                // Only Nova and administrators take the port of a server away.
+                if item["device_owner"].as_str().is_some_and(|owner| owner.starts_with("compute:")) {
+                    let message = "rule:delete_port is disallowed by policy";
+                    return Err(neutron_error(403, "PolicyNotAuthorized", message));
+                }
                 if let Some(server) = item["device_id"].as_str()
                     && let Some(address) = item["fixed_ips"][0]["ip_address"].as_str().and_then(|ip| ip.parse().ok())
                 {
@@ -357,6 +442,10 @@ impl Ask<'_> {
             ("PUT", "") => {
                 let body = self.request.json().unwrap_or_default();
                 tags = body["tags"].as_array().cloned().unwrap_or_default();
+                if let Some(long) = tags.iter().find(|tag| tag.as_str().is_none_or(|tag| tag.chars().count() > 255)) {
+                    let message = format!("Invalid input for tags. Reason: {long} exceeds maximum length of 255.");
+                    return Err(neutron_error(400, "HTTPBadRequest", &message));
+                }
                 200
             }
             ("PUT", _) => {
@@ -378,6 +467,7 @@ impl Ask<'_> {
             }
         };
         item["tags"] = tags.clone().into();
+        revise(&mut item);
         world.network.put(self.collection, item);
         Ok(if status == 200 { Reply::json(200, &json!({"tags": tags})) } else { Reply::empty(status) })
     }
@@ -413,6 +503,16 @@ fn merge(item: &mut Value, wanted: &Value, except: &[&str]) {
             item[key.as_str()] = value.clone();
         }
     }
+}
+
+fn check_lengths(wanted: &Value) -> Result<(), Reply> {
+    for field in ["name", "description"] {
+        if let Some(text) = wanted[field].as_str().filter(|text| text.chars().count() > 255) {
+            let message = format!("Invalid input for {field}. Reason: '{text}' exceeds maximum length of 255.");
+            return Err(neutron_error(400, "HTTPBadRequest", &message));
+        }
+    }
+    Ok(())
 }
 
 fn over_quota(world: &World, collection: &str, resource: &str, limit: i64) -> Result<(), Reply> {
@@ -456,10 +556,12 @@ fn check_port(world: &World, port: &str, floating: &str, item: &Value) -> Result
     }
     let taken = world.network.all("floatingips").any(|ip| ip["port_id"] == port && ip["id"] != floating);
     if taken {
+        let fixed = world.network.find("ports", port).map(|port| port["fixed_ips"][0]["ip_address"].clone());
         let message = format!(
-            "Cannot associate floating IP {} ({floating}) with port {port} using fixed IP, as that fixed IP already \
+            "Cannot associate floating IP {} ({floating}) with port {port} using fixed IP {}, as that fixed IP already \
              has a floating IP on external network {}.",
             item["floating_ip_address"].as_str().unwrap_or_default(),
+            fixed.as_ref().and_then(Value::as_str).unwrap_or_default(),
             item["floating_network_id"].as_str().unwrap_or_default()
         );
         return Err(neutron_error(409, "FloatingIPPortAlreadyAssociated", &message));

@@ -231,9 +231,11 @@ impl Network {
     }
 
     /// Binds a port that was there before to a server.
-    pub(crate) fn claim_port(&mut self, port: &str, server: &str) {
+    pub(crate) fn claim_port(&mut self, port: &str, server: &str, zone: &str) {
         if let Some(mut held) = self.find("ports", port).cloned() {
             held["device_id"] = server.into();
+            held["device_owner"] = format!("compute:{zone}").into();
+            revise(&mut held);
             self.put("ports", held);
         }
     }
@@ -255,6 +257,7 @@ impl Network {
         port["device_id"] = server.into();
         port["device_owner"] = format!("compute:{zone}").into();
         port["status"] = "ACTIVE".into();
+        revise(&mut port);
         let address = port["fixed_ips"][0]["ip_address"].as_str().and_then(|text| text.parse().ok());
         let address = address.ok_or_else(|| "Port requires a FixedIP in order to be used.".to_owned())?;
         let mac = port["mac_address"].as_str().unwrap_or_default().to_owned();
@@ -276,6 +279,7 @@ impl Network {
             port["device_id"] = "".into();
             port["device_owner"] = "".into();
             port["status"] = "DOWN".into();
+            revise(&mut port);
             self.put("ports", port);
         }
     }
@@ -316,6 +320,11 @@ impl Network {
         }
         Some(ip)
     }
+}
+
+/// Every change of a resource has a number.
+pub(crate) fn revise(item: &mut Value) {
+    item["revision_number"] = (item["revision_number"].as_i64().unwrap_or(0) + 1).into();
 }
 
 /// Neutron's own prefix, and a number.

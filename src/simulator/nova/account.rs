@@ -1,11 +1,12 @@
 //! What the project may have and has: quota, limits, zones, key pairs.
 
 use base64::Engine as _;
+use russh::keys::{Algorithm, PrivateKey, key::safe_rng, ssh_key::LineEnding};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
-use super::{Ask, flavors::Flavor};
+use super::{Ask, attributes::invalid, flavors::Flavor};
 use crate::simulator::{
+    glance::checksum::Measure,
     wire::{Answer, Reply, nova_error},
     world::World,
 };
@@ -34,9 +35,14 @@ pub(crate) fn check_quota(world: &World, flavor: &Flavor, count: u64, ports: usi
     }
     let held = world.network.count("ports");
     let wanted = i64::try_from(ports).unwrap_or(i64::MAX).saturating_mul(count);
-    if tunable.max_ports >= 0 && held + wanted > tunable.max_ports {
-        let message = format!("The number of defined ports: {held} is over the limit: {}", tunable.max_ports);
-        return Err(nova_error(403, &message));
+    if tunable.max_ports >= 0 && wanted > 0 {
+        if held > tunable.max_ports {
+            let message = format!("The number of defined ports: {held} is over the limit: {}", tunable.max_ports);
+            return Err(nova_error(403, &message));
+        }
+        if held + wanted > tunable.max_ports {
+            return Err(nova_error(403, "Maximum number of ports exceeded"));
+        }
     }
     Ok(())
 }
@@ -139,12 +145,19 @@ fn create_key_pair(world: &mut World, ask: &Ask<'_>) -> Answer {
     let body = ask.request.json().unwrap_or_default();
     let wanted = &body["keypair"];
     let name = wanted["name"].as_str().unwrap_or_default();
-    if name.is_empty() {
-        return Err(nova_error(400, "Invalid input for field/attribute keypair. 'name' is a required property"));
+    let invalid = |what: &str| Err(invalid("keypair", wanted, what));
+    if wanted.get("name").is_none() {
+        return invalid("'name' is a required property");
     }
-    let Some(public_key) = wanted["public_key"].as_str() else {
-        let message = "Invalid input for field/attribute keypair. 'public_key' is a required property";
-        return Err(nova_error(400, message));
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '@' | '.' | ' ');
+    if name.is_empty() || name.chars().count() > 255 || !name.chars().all(plain) {
+        let what = format!("'{name}' does not match '^[_\\\\-\\\\@\\\\. a-zA-Z0-9]+$'");
+        return Err(self::invalid("name", &wanted["name"], &what));
+    }
+    let (public_key, private_key) = match wanted.get("public_key").map(Value::as_str) {
+        Some(Some(given)) => (given.to_owned(), None),
+        None if ask.version < ONLY_GIVEN_KEYS => generate_key()?,
+        _ => return invalid("'public_key' is a required property"),
     };
     let blob = public_key.split_whitespace().nth(1).unwrap_or_default();
     let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(blob) else {
@@ -160,13 +173,40 @@ fn create_key_pair(world: &mut World, ask: &Ask<'_>) -> Answer {
     if world.tunable.max_key_pairs >= 0 && used >= world.tunable.max_key_pairs {
         return Err(nova_error(403, "Quota exceeded, too many key pairs."));
     }
-    let digest: [u8; 32] = Sha256::digest(&bytes).into();
-    let fingerprint: Vec<String> = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
     let key = json!({
-        "name": name, "public_key": public_key, "fingerprint": fingerprint.join(":"), "type": "ssh",
+        "name": name, "public_key": public_key, "fingerprint": fingerprint(&bytes), "type": "ssh",
         "user_id": world.identity.user, "created_at": world.long_stamp(ask.now), "deleted": false,
         "deleted_at": null, "updated_at": null, "id": world.compute.key_pairs.len() + 1,
     });
-    world.compute.key_pairs.insert(name.to_owned(), key.clone());
-    Ok(Reply::json(if ask.version >= 2 { 201 } else { 200 }, &json!({"keypair": key})))
+    let mut shown = key.clone();
+    world.compute.key_pairs.insert(name.to_owned(), key);
+    if let Some(fields) = shown.as_object_mut() {
+        // The rest is told by a look at it.
+        fields.retain(|field, _| matches!(field.as_str(), "name" | "public_key" | "fingerprint" | "user_id" | "type"));
+    }
+    if let Some(private_key) = private_key {
+        shown["private_key"] = private_key.into();
+    }
+    Ok(Reply::json(if ask.version >= 2 { 201 } else { 200 }, &json!({"keypair": shown})))
+}
+
+/// From this minor version on, Nova makes no keys.
+const ONLY_GIVEN_KEYS: u16 = 92;
+
+/// A key that Nova makes: its public and its private half. The real service's are RSA, which is not built in here.
+fn generate_key() -> Result<(String, Option<String>), Reply> {
+    let failed = |error| nova_error(500, &format!("cannot make a key: {error}"));
+    let key = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).map_err(failed)?;
+    let public = key.public_key().to_openssh().map_err(failed)?;
+    let private = key.to_openssh(LineEnding::LF).map_err(failed)?;
+    Ok((format!("{public} Generated-by-Nova"), Some(private.to_string())))
+}
+
+/// The MD5 of a key, as `ssh-keygen -E md5 -l` tells it.
+fn fingerprint(key: &[u8]) -> String {
+    let mut measure = Measure::new();
+    measure.update(key);
+    let digest = measure.finish().md5;
+    let pairs: Vec<&str> = (0..digest.len()).step_by(2).map(|at| &digest[at..at + 2]).collect();
+    pairs.join(":")
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Ask, list::existing, no_server};
+use super::{Ask, attributes::invalid, list::existing, no_server};
 use crate::simulator::{
     faults::Kind,
     lifecycle::SnapshotFate,
@@ -64,6 +64,15 @@ pub(super) fn act(world: &mut World, ask: &Ask<'_>) -> Answer {
         "create-snapshot" => snapshot(world, ask, &server, &body["createImage"]),
         "show-console-log" => console_log(world, &server, &body["os-getConsoleOutput"]),
         "force-delete-server" => remove(world, ask, true).map(|reply| Reply { status: 202, ..reply }),
+        "stop-server" | "start-server" | "reboot-server" if server.locked => {
+            Err(nova_error(409, &format!("Instance {} is locked", server.id)))
+        }
+        // No host was ever chosen for it that could be told.
+        "stop-server" | "start-server" | "reboot-server"
+            if server.launched.is_none() && server.state == State::Error =>
+        {
+            Err(nova_error(409, &format!("Instance {} is not ready", server.id)))
+        }
         "restore-server" => {
             require(&server, "restore", &[State::SoftDeleted])?;
             world.start(server.seq, ask.now);
@@ -90,7 +99,10 @@ pub(super) fn act(world: &mut World, ask: &Ask<'_>) -> Answer {
             Ok(Reply::empty(202))
         }
         "update-server-security-groups" => groups(world, ask, &server, &body),
-        _ => Err(nova_error(400, "There is no such action.")),
+        _ => {
+            let word = body.as_object().and_then(|body| body.keys().next()).cloned().unwrap_or_default();
+            Err(nova_error(400, &format!("There is no such action: {word}")))
+        }
     }
 }
 
@@ -115,7 +127,7 @@ fn snapshot(world: &mut World, ask: &Ask<'_>, server: &Server, wanted: &Value) -
     require(server, "createImage", &[State::Active, State::Stopped])?;
     let name = wanted["name"].as_str().unwrap_or_default();
     if name.is_empty() {
-        return Err(nova_error(400, "Invalid input for field/attribute createImage. 'name' is a required property"));
+        return Err(invalid("createImage", wanted, "'name' is a required property"));
     }
     let metadata: BTreeMap<String, String> = serde_json::from_value(wanted["metadata"].clone()).unwrap_or_default();
     let id = Uuid::new_v4().to_string();
@@ -139,6 +151,9 @@ fn snapshot(world: &mut World, ask: &Ask<'_>, server: &Server, wanted: &Value) -
 }
 
 fn console_log(world: &mut World, server: &Server, wanted: &Value) -> Answer {
+    if server.task == Some("spawning") {
+        return Err(nova_error(404, &format!("Instance {} could not be found.", server.id)));
+    }
     if server.launched.is_none() {
         return Err(nova_error(409, &format!("Instance {} is not ready", server.id)));
     }

@@ -17,9 +17,38 @@ const MOST_TAGS: usize = 50;
 const MOST_METADATA: usize = 128;
 
 /// Where the form of a body is wrong, in the words of Nova's schema check.
-fn invalid(field: &str, value: &Value, what: &str) -> Reply {
+pub(super) fn invalid(field: &str, value: &Value, what: &str) -> Reply {
     let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     nova_error(400, &format!("Invalid input for field/attribute {field}. Value: {shown}. {what}"))
+}
+
+/// Names have a form, a length and a type, and each is refused in its own words.
+pub(super) fn check_name(name: &Value) -> Result<(), Reply> {
+    let Some(text) = name.as_str() else {
+        return Err(invalid("name", name, &format!("{name} is not of type 'string'")));
+    };
+    let refuse = |what: &str| Err(invalid("name", name, &format!("'{text}' {what}")));
+    if text.chars().count() > 255 {
+        return refuse("is too long");
+    }
+    if text.is_empty() {
+        return refuse("is too short");
+    }
+    if text.trim() != text || text.chars().any(char::is_control) {
+        let message = "An invalid 'name' value was provided. The name must be: printable characters. Can not start or \
+                       end with whitespace.";
+        return Err(nova_error(400, message));
+    }
+    Ok(())
+}
+
+pub(super) fn check_description(description: Option<&Value>) -> Result<(), Reply> {
+    match description.and_then(Value::as_str) {
+        Some(text) if text.chars().count() > 255 => {
+            Err(invalid("description", &json!(text), &format!("'{text}' is too long")))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn check_tags(tags: &Value) -> Result<(), Reply> {
@@ -47,12 +76,16 @@ pub(super) fn check_metadata(metadata: &Value) -> Result<(), Reply> {
         return Err(invalid("metadata", metadata, &format!("{metadata} is not of type 'object'")));
     };
     for (key, value) in items {
-        if key.is_empty() || key.chars().count() > 255 {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ':' | '.' | ' ');
+        if key.is_empty() || key.len() > 255 || !key.chars().all(plain) {
             let what = format!("'{key}' does not match any of the regexes: '^[a-zA-Z0-9-_:. ]{{1,255}}$'");
             return Err(invalid("metadata", metadata, &what));
         }
         match value.as_str() {
-            None => return Err(invalid(key, value, &format!("{value} is not of type 'string'"))),
+            None => {
+                let shown = if value.is_null() { "None".to_owned() } else { value.to_string() };
+                return Err(invalid(key, value, &format!("{shown} is not of type 'string'")));
+            }
             Some(text) if text.chars().count() > 255 => {
                 return Err(invalid(key, value, &format!("'{text}' is too long")));
             }
@@ -73,6 +106,10 @@ pub(super) fn update(world: &mut World, ask: &Ask<'_>) -> Answer {
     let seq = existing(world, ask)?.seq;
     let body = ask.request.json().ok_or_else(|| nova_error(400, "Malformed request body"))?;
     let wanted = &body["server"];
+    if let Some(name) = wanted.get("name") {
+        check_name(name)?;
+    }
+    check_description(wanted.get("description"))?;
     world.compute.servers.change(seq, ask.now, |server| {
         if let Some(name) = wanted["name"].as_str() {
             server.name = name.to_owned();
@@ -91,7 +128,9 @@ pub(super) fn tags(world: &mut World, ask: &Ask<'_>) -> Answer {
     let server = existing(world, ask)?;
     let (seq, held, id) = (server.seq, server.tags.clone(), server.id.clone());
     let tag = ask.call.segment(3).to_owned();
-    let absent = || nova_error(404, &format!("Server {id} has no tag '{tag}'"));
+    // The two come from different layers of Nova.
+    let word = if ask.request.method == "DELETE" { "Instance" } else { "Server" };
+    let absent = || nova_error(404, &format!("{word} {id} has no tag '{tag}'"));
     match (ask.request.method.as_str(), tag.as_str()) {
         ("GET", "") => Ok(Reply::json(200, &json!({"tags": held}))),
         ("GET", tag) if held.contains(tag) => Ok(Reply::empty(204)),

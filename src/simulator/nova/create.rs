@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use base64::Engine as _;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -75,17 +76,19 @@ pub(super) fn create(world: &mut World, ask: &Ask<'_>) -> Answer {
     let wanted = check_references(world, server)?;
     let min = server.get("min_count").and_then(count_of).unwrap_or(1);
     let count = server.get("max_count").and_then(count_of).unwrap_or(min).max(min);
-    account::check_quota(world, &wanted.flavor, count, wanted.nics.len())?;
+    let ports = wanted.nics.iter().filter(|nic| nic.port.is_none()).count();
+    account::check_quota(world, &wanted.flavor, count, ports)?;
     let reservation = format!("r-{}", &Uuid::new_v4().simple().to_string()[..8]);
     let mut first = None;
     let doubled = ask.behaviours.iter().any(|behaviour| matches!(behaviour.kind, Kind::Duplicate {}));
     for index in 0..count {
         let name = if count > 1 { format!("{}-{}", wanted.name, index + 1) } else { wanted.name.clone() };
         for _ in 0..if doubled { 2 } else { 1 } {
-            let record = record(world, &wanted, name.clone(), plan(world, ask.behaviours), ask.now);
+            let plan = plan(world, ask.behaviours, &wanted.flavor);
+            let record = record(world, &wanted, name.clone(), plan, ask.now);
             let id = record.id.clone();
             for port in record.nics.iter().filter_map(|nic| nic.port.as_deref()) {
-                world.network.claim_port(port, &id);
+                world.network.claim_port(port, &id, &record.zone);
             }
             first.get_or_insert(id);
             world.launch(record, ask.now);
@@ -136,18 +139,47 @@ fn check_form(server: &Map<String, Value>, version: u16) -> Result<(), Reply> {
             return Err(invalid("server", &whole, &what));
         }
     }
-    let name = server["name"].as_str().unwrap_or_default();
-    if name.trim().is_empty() || name.chars().count() > 255 {
-        return Err(invalid("name", &server["name"], "is too long, too short or not a string"));
-    }
+    attributes::check_name(&server["name"])?;
+    attributes::check_description(server.get("description"))?;
     if let Some(tags) = server.get("tags") {
         attributes::check_tags(tags)?;
     }
     if let Some(metadata) = server.get("metadata") {
         attributes::check_metadata(metadata)?;
     }
-    if server.get("user_data").and_then(Value::as_str).is_some_and(|data| data.len() > 65_535) {
-        return Err(invalid("user_data", &json!("..."), "is too long"));
+    check_user_data(server.get("user_data"))?;
+    check_counts(server)
+}
+
+fn check_user_data(data: Option<&Value>) -> Result<(), Reply> {
+    let text = match data {
+        None | Some(Value::Null) => return Ok(()),
+        Some(Value::String(text)) => text,
+        Some(other) => return Err(invalid("user_data", other, &format!("{other} is not of type 'string', 'null'"))),
+    };
+    let refuse = |what: &str| Err(invalid("user_data", &json!(text), &format!("'{text}' {what}")));
+    if text.len() > 65_535 {
+        return refuse("is too long");
+    }
+    // As Python reads base64: what is not of its alphabet is passed over.
+    let digits: String = text.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=')).collect();
+    match base64::engine::general_purpose::STANDARD.decode(digits) {
+        Ok(_) => Ok(()),
+        Err(_) => refuse("is not a 'base64'"),
+    }
+}
+
+fn check_counts(server: &Map<String, Value>) -> Result<(), Reply> {
+    for field in ["min_count", "max_count"] {
+        if let Some(value) = server.get(field)
+            && count_of(value).is_none()
+        {
+            return Err(invalid(field, value, &format!("{value} is less than the minimum of 1")));
+        }
+    }
+    let count = |field: &str| server.get(field).and_then(count_of);
+    if count("max_count").is_some_and(|most| count("min_count").unwrap_or(1) > most) {
+        return Err(bad("min_count must be <= max_count"));
     }
     Ok(())
 }
@@ -249,7 +281,7 @@ fn check_groups(world: &World, wanted: Option<&Value>) -> Result<Vec<String>, Re
         world
             .network
             .security_group(name)
-            .ok_or_else(|| bad(&format!("Security group {name} not found for project {}.", world.identity.project)))
+            .ok_or_else(|| bad(&format!("Unable to find security_group with name or id '{name}'")))
     };
     wanted.iter().map(find).collect()
 }
@@ -258,7 +290,7 @@ fn check_networks(world: &World, wanted: Option<&Value>) -> Result<Vec<Nic>, Rep
     let one = |network: &Value| -> Result<Nic, Reply> {
         if let Some(port) = network["port"].as_str() {
             let found = world.network.find("ports", port);
-            let held = found.ok_or_else(|| bad(&format!("Port {port} could not be found.")))?;
+            let held = found.ok_or_else(|| bad(&format!("Port id {port} could not be found.")))?;
             if held["device_id"].as_str().is_some_and(|device| !device.is_empty()) {
                 return Err(nova_error(409, &format!("Port {port} is still in use.")));
             }
@@ -280,11 +312,15 @@ fn check_networks(world: &World, wanted: Option<&Value>) -> Result<Vec<Nic>, Rep
 }
 
 /// What a boot will do: the settings, changed by the faults that apply to its POST.
-pub(crate) fn plan(world: &World, behaviours: &[Behaviour]) -> BootPlan {
+pub(crate) fn plan(world: &World, behaviours: &[Behaviour], flavor: &Flavor) -> BootPlan {
     let tunable = &world.tunable;
     let mut plan = BootPlan {
         after: tunable.boot_time.0,
-        end: BootEnd::Active,
+        end: if flavor.fits_nowhere() {
+            BootEnd::Error { code: 500, message: "No valid host was found. ".to_owned() }
+        } else {
+            BootEnd::Active
+        },
         ssh: SshMode::Answer,
         ssh_delay: tunable.ssh_delay.0,
         leaves_port: false,

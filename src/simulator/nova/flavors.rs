@@ -26,6 +26,16 @@ pub(crate) struct Flavor {
 #[derive(Debug)]
 pub(crate) struct Flavors(Vec<Arc<Flavor>>);
 
+/// Disk of the largest host, in GB.
+const LARGEST_DISK: i64 = 1_000_000;
+
+impl Flavor {
+    /// Whether no host can hold a server of this size, whatever its owner's quota says.
+    pub(crate) fn fits_nowhere(&self) -> bool {
+        self.disk > LARGEST_DISK
+    }
+}
+
 impl Flavors {
     pub(crate) fn seeded() -> Self {
         let flavor = |name: &str, ram, vcpus, disk| {
@@ -33,10 +43,12 @@ impl Flavors {
             Arc::new(Flavor { id, name: name.to_owned(), ram, vcpus, disk, extra_specs: BTreeMap::new() })
         };
         Self(vec![
+            flavor("nano", 128, 1, 1),
             flavor("tiny", 512, 1, 5),
             flavor("small", 2048, 1, 20),
             flavor("medium", 4096, 2, 40),
             flavor("large", 8192, 4, 80),
+            flavor("huge", 64, 1, 10_000_000),
         ])
     }
 

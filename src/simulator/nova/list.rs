@@ -75,6 +75,63 @@ const KNOWN: &[&str] = &[
     "user_data",
 ];
 
+/// Statuses that Nova knows.
+const STATUSES: &[&str] = &[
+    "ACTIVE",
+    "BUILD",
+    "DELETED",
+    "ERROR",
+    "HARD_REBOOT",
+    "MIGRATING",
+    "PASSWORD",
+    "PAUSED",
+    "REBOOT",
+    "REBUILD",
+    "RESCUE",
+    "RESIZE",
+    "REVERT_RESIZE",
+    "SHELVED",
+    "SHELVED_OFFLOADED",
+    "SHUTOFF",
+    "SOFT_DELETED",
+    "SUSPENDED",
+    "VERIFY_RESIZE",
+];
+
+/// Fields that servers can be sorted by.
+const SORT_KEYS: &[&str] = &[
+    "access_ip_v4",
+    "access_ip_v6",
+    "auto_disk_config",
+    "availability_zone",
+    "config_drive",
+    "created_at",
+    "display_description",
+    "display_name",
+    "host",
+    "hostname",
+    "image_ref",
+    "instance_type_id",
+    "kernel_id",
+    "key_name",
+    "launch_index",
+    "launched_at",
+    "locked",
+    "locked_by",
+    "node",
+    "power_state",
+    "progress",
+    "project_id",
+    "ramdisk_id",
+    "root_device_name",
+    "task_state",
+    "terminated_at",
+    "updated_at",
+    "user_id",
+    "uuid",
+    "vm_state",
+];
+
 /// What a list asks for.
 struct Filter<'a> {
     name: Option<Pattern>,
@@ -96,7 +153,8 @@ pub(super) fn list(world: &mut World, ask: &Ask<'_>) -> Answer {
         filter.since = None;
     }
     let limit = limit(world, ask)?;
-    let before = marker(world, ask, &filter)?;
+    check_sort_key(ask)?;
+    let before = marker(world, ask)?;
     let down: Vec<(String, DownCell)> = down_cells(ask);
     if down.iter().any(|(_, mode)| *mode == DownCell::Error) {
         return Err(unexpected());
@@ -104,6 +162,9 @@ pub(super) fn list(world: &mut World, ask: &Ask<'_>) -> Answer {
     let shows_down = ask.version >= 69 && ask.request.query.iter().all(|(key, _)| key == "all_tenants");
     let (mut found, mut unknown) = (Vec::new(), Vec::new());
     for server in candidates(world, ask, &filter, before) {
+        if found.len() == limit.page {
+            break;
+        }
         match down.iter().find(|(names, _)| glob(names, &server.name)) {
             Some((_, DownCell::Unknown)) if shows_down => unknown.push(server.seq),
             Some(_) => {}
@@ -111,9 +172,6 @@ pub(super) fn list(world: &mut World, ask: &Ask<'_>) -> Answer {
             None if server.state == State::SoftDeleted && filter.since.is_none() => {}
             None if filter.ignored || filter.admits(server) => found.push(server.seq),
             None => {}
-        }
-        if found.len() == limit.page {
-            break;
         }
     }
     let last = found.last().and_then(|seq| world.compute.servers.get(*seq)).map(|server| server.id.clone());
@@ -150,15 +208,10 @@ fn assemble(pieces: &[Bytes], next: Option<String>) -> Vec<u8> {
 }
 
 fn check_params(ask: &Ask<'_>) -> Result<(), Reply> {
-    for (key, value) in &ask.request.query {
+    for (key, _) in &ask.request.query {
         let known = KNOWN.contains(&key.as_str());
         if !known && ask.version >= 75 {
-            let shown = json!({key: [value]});
-            let message = format!(
-                "Invalid input for query parameters {key}. Value: {shown}. Additional properties are not allowed \
-                 ('{key}' was unexpected)"
-            );
-            return Err(nova_error(400, &message));
+            return Err(nova_error(400, &format!("'{key}' does not match any of the regexes: '^_'")));
         }
     }
     if ask.request.param("all_tenants").is_some_and(|value| !matches!(value, "0" | "False" | "false")) {
@@ -167,6 +220,17 @@ fn check_params(ask: &Ask<'_>) -> Result<(), Reply> {
         return Err(nova_error(403, &message));
     }
     Ok(())
+}
+
+fn check_sort_key(ask: &Ask<'_>) -> Result<(), Reply> {
+    match ask.request.params("sort_key").find(|key| !SORT_KEYS.contains(key)) {
+        None => Ok(()),
+        Some(key) => {
+            let known = SORT_KEYS.iter().map(|known| format!("'{known}'")).collect::<Vec<_>>().join(", ");
+            let what = format!("Value: {key}. '{key}' is not one of [{known}]");
+            Err(nova_error(400, &format!("Invalid input for query parameters sort_key. {what}")))
+        }
+    }
 }
 
 fn moment(ask: &Ask<'_>, world: &World, name: &str) -> Result<Option<Timestamp>, Reply> {
@@ -188,16 +252,19 @@ fn filter<'a>(world: &World, ask: &Ask<'a>) -> Result<Filter<'a>, Reply> {
     let request = ask.request;
     let name = match request.param("name") {
         None => None,
-        Some(text) => Some(
-            Pattern::parse(text)
-                .ok_or_else(|| nova_error(400, "Invalid filter field: name. The regular expression is not valid."))?,
-        ),
+        Some(text) => Some(Pattern::parse(text).ok_or_else(|| {
+            let what = format!("Value: {text}. '{text}' is not a 'regex'");
+            nova_error(400, &format!("Invalid input for query parameters name. {what}"))
+        })?),
     };
     let statuses: Vec<&str> = request.params("status").collect();
+    if statuses.iter().any(|status| !STATUSES.iter().any(|known| known.eq_ignore_ascii_case(status))) {
+        return Err(nova_error(400, "Invalid status value"));
+    }
     if statuses.iter().any(|status| status.eq_ignore_ascii_case("deleted")) {
         return Err(nova_error(403, "Only administrators may list deleted instances"));
     }
-    let keys = ["flavor", "image", "key_name", "availability_zone", "uuid", "vm_state", "ip", "locked", "host"];
+    let keys = ["flavor", "image", "key_name", "availability_zone", "vm_state", "ip", "locked", "host"];
     let equal = keys.iter().filter_map(|key| request.param(key).map(|value| (*key, value))).collect();
     let tag_keys = ["tags", "tags-any", "not-tags", "not-tags-any"];
     let tags = tag_keys
@@ -241,7 +308,6 @@ fn equals(server: &Server, key: &str, value: &str) -> bool {
         "image" => server.image.as_deref() == Some(value),
         "key_name" => server.key_name.as_deref() == Some(value),
         "availability_zone" => server.zone == value,
-        "uuid" => server.id == value,
         "vm_state" => server.state.vm_state() == value,
         "locked" => server.locked == value.eq_ignore_ascii_case("true"),
         "ip" => {
@@ -314,18 +380,16 @@ fn limit(world: &World, ask: &Ask<'_>) -> Result<Limit, Reply> {
         nova_error(400, &message)
     })?;
     Ok(match limit {
-        0 => Limit { page: most, links_at: None },
+        0 => Limit { page: 0, links_at: None },
         limit => Limit { page: limit.min(most), links_at: Some(limit.min(most)) },
     })
 }
 
-fn marker(world: &World, ask: &Ask<'_>, filter: &Filter<'_>) -> Result<Option<u64>, Reply> {
+fn marker(world: &World, ask: &Ask<'_>) -> Result<Option<u64>, Reply> {
     let Some(marker) = ask.request.param("marker").filter(|marker| !marker.is_empty()) else { return Ok(None) };
-    let found = match filter.since {
-        Some(_) => world.compute.servers.find(marker),
-        None => world.compute.servers.existing(marker),
-    };
-    let server = found.ok_or_else(|| nova_error(400, &format!("marker [{marker}] not found")))?;
+    // The record of a deleted server still marks its place.
+    let server = world.compute.servers.find(marker);
+    let server = server.ok_or_else(|| nova_error(400, &format!("marker [{marker}] not found")))?;
     if down_cells(ask).iter().any(|(names, _)| glob(names, &server.name)) {
         return Err(unexpected());
     }
@@ -362,10 +426,15 @@ pub(super) fn show(world: &mut World, ask: &Ask<'_>) -> Answer {
         return Ok(wrap(&view::minimal(world, server)));
     }
     let seq = server.seq;
-    Ok(wrap(&view::details(world, seq, ask.version)))
+    let mut shown = view::details(world, seq, ask.version).to_vec();
+    // The one field that a GET shows and a list does not.
+    if ask.version >= 71 && shown.pop() == Some(b'}') {
+        shown.extend_from_slice(b", \"server_groups\": []}");
+    }
+    Ok(wrap(&shown))
 }
 
-fn wrap(server: &Bytes) -> Reply {
+fn wrap(server: &[u8]) -> Reply {
     let mut body = Vec::with_capacity(server.len() + 16);
     body.extend_from_slice(b"{\"server\": ");
     body.extend_from_slice(server);
@@ -380,7 +449,12 @@ pub(super) fn existing<'w>(world: &'w World, ask: &Ask<'_>) -> Result<&'w Server
 }
 
 pub(super) fn addresses(world: &World, ask: &Ask<'_>) -> Answer {
-    let addresses = view::addresses(existing(world, ask)?);
+    let mut addresses = view::addresses(existing(world, ask)?);
+    for address in addresses.as_object_mut().into_iter().flat_map(serde_json::Map::values_mut) {
+        for one in address.as_array_mut().into_iter().flatten() {
+            *one = json!({"version": one["version"], "addr": one["addr"]});
+        }
+    }
     match ask.call.segment(3) {
         "" => Ok(Reply::json(200, &json!({"addresses": addresses}))),
         network => match addresses.get(network) {

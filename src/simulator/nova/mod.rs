@@ -162,7 +162,7 @@ fn versions(world: &World, call: &Call) -> Reply {
         return Reply::json(200, &json!({"version": version}));
     }
     let legacy = json!({
-        "id": "v2.0", "status": "SUPPORTED", "version": "", "min_version": "", "updated": "2011-01-21T11:33:21Z",
+        "id": "v2.0", "status": "DEPRECATED", "version": "", "min_version": "", "updated": "2011-01-21T11:33:21Z",
         "links": [{"rel": "self", "href": world.url("/compute/v2/")}],
     });
     Reply::json(200, &json!({"versions": [legacy, current]}))

@@ -91,13 +91,15 @@ fn host(world: &World, server: &Server) -> String {
 }
 
 fn render(world: &World, server: &Server, version: u16) -> Value {
+    // What was written on a server goes with it, though its record stays.
+    let is_gone = server.state == State::Deleted;
     let mut shown = json!({
         "id": server.id,
         "name": server.name,
         "status": server.state.status(),
         "tenant_id": world.identity.project,
         "user_id": world.identity.user,
-        "metadata": server.metadata,
+        "metadata": if is_gone { json!({}) } else { json!(server.metadata) },
         "hostId": host(world, server),
         "image": image(world, server),
         "flavor": flavor(world, server, version),
@@ -143,9 +145,8 @@ fn add_later_fields(shown: &mut Value, server: &Server, version: u16) {
     };
     from(9, "locked", server.locked.into());
     from(19, "description", json!(server.description));
-    from(26, "tags", json!(server.tags));
+    from(26, "tags", if server.state == State::Deleted { json!([]) } else { json!(server.tags) });
     from(63, "trusted_image_certificates", Value::Null);
-    from(71, "server_groups", json!([]));
     from(73, "locked_reason", Value::Null);
     from(90, "OS-EXT-SRV-ATTR:hostname", server.name.to_lowercase().into());
     from(96, "pinned_availability_zone", json!(server.pinned_zone));

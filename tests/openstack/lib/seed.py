@@ -45,10 +45,18 @@ def call(method, url, body=None, tok=None, ok=(), **headers):
 
 def ensure(base, plural, singular, name, body=None, query=None, tok=None):
     query = query if query is not None else f'name={name}'
-    for x in call('GET', f'{base}/{plural}?{query}', tok=tok)[plural]:
-        if x['name'] == name:
-            return x
-    return call('POST', f'{base}/{plural}', {singular: dict({'name': name}, **(body or {}))}, tok=tok)[singular]
+    wanted = {singular: dict({'name': name}, **(body or {}))}
+    until = time.monotonic() + 30
+    while True:
+        for x in call('GET', f'{base}/{plural}?{query}', tok=tok)[plural]:
+            if x['name'] == name:
+                return x
+        # Neutron that has just started shows nothing and refuses all until it has read its policies.
+        passing = (403,) if time.monotonic() < until else ()
+        made = call('POST', f'{base}/{plural}', wanted, tok=tok, ok=passing)
+        if singular in made:
+            return made[singular]
+        time.sleep(0.5)
 
 
 def identity():

@@ -185,7 +185,8 @@ class LabDriver(fake.FakeDriverWithoutFakeNodes):
     def get_console_output(self, context, instance):
         node = self._node(instance.uuid)
         if not node:
-            raise exception.InstanceNotRunning(instance_id=instance.uuid)
+            # as libvirt's driver says of a machine that is not defined yet
+            raise exception.InstanceNotFound(instance_id=instance.uuid)
         lines = ['[    0.000000] Linux version 6.1.0-lab (fake)']
         for n in range(node['boots']):
             lines += ['[    1.000000] lab: boot %d of %s' % (n + 1, node['hostname']),
