@@ -1,4 +1,4 @@
-# Debian's packages and the virtual environment. Asks no registry when all is there. Sourced by up.
+# Debian's packages and the virtual environment. Asks no registry when all is there. Sourced by up and venv.
 install_packages() { # PACKAGE...
   local missing=() package policy=/usr/sbin/policy-rc.d made=
   for package; do
@@ -28,6 +28,15 @@ sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 13) and os.path.exists(sysc
 }
 fill_venv() {
   [ ! -e "$LAB_VENV/complete" ] || return 0
+  (
+    # Two at once would each remove what the other has installed.
+    flock 8
+    [ -e "$LAB_VENV/complete" ] || make_venv
+  ) 8> "$LAB_VENV.lock"
+}
+make_venv() {
+  # Some of the packages are built here.
+  if ! command -v gcc >/dev/null || [ ! -e /usr/include/stdlib.h ]; then install_packages gcc libc6-dev; fi
   local python
   for python in python3.11 python3.12 python3.13 python3; do fits $python && break; done
   if ! fits $python; then
@@ -35,7 +44,7 @@ fill_venv() {
     python=/usr/bin/python3
     fits $python || die "no Python from 3.11 to 3.13 with venv and headers"
   fi
-  say "installing OpenStack from PyPI"
+  say "installing OpenStack and its clients from PyPI (two minutes, once)"
   rm -rf "$LAB_VENV"
   $python -m venv "$LAB_VENV"
   "$LAB_VENV/bin/python" -m pip install -q --disable-pip-version-check -r "$LAB_HERE/lib/requirements.txt" \
