@@ -32,6 +32,7 @@ pub struct World {
     /// Between the operator and the API server, when the builder was asked for it.
     pub api: Option<Proxy>,
     names: Vec<String>,
+    patience: Duration,
 }
 
 /// How to make a world.
@@ -89,7 +90,7 @@ impl WorldBuilder {
         let operator = self.operator_args.iter().fold(options, |options, arg| options.arg(arg)).start();
         operator.ready(SOON).await;
         let names = self.clouds.into_iter().map(|(name, _)| name).collect();
-        let world = World { operator, clouds, namespace, api, names };
+        let world = World { operator, clouds, namespace, api, names, patience: SOON };
         for name in &world.names {
             world.condition::<Provider>(name, "Ready", "True").await;
         }
@@ -132,6 +133,11 @@ impl World {
     /// A world to describe.
     pub fn builder() -> WorldBuilder {
         WorldBuilder::default()
+    }
+
+    /// A world whose cloud somebody else made: one Provider of this name, and waits that last as long as it needs.
+    pub fn of(namespace: Namespace, operator: Operator, provider: &str, patience: Duration) -> Self {
+        Self { operator, clouds: Vec::new(), namespace, api: None, names: vec![provider.to_owned()], patience }
     }
 
     /// A world with one cloud, `a`.
@@ -187,7 +193,7 @@ impl World {
     /// Waits until one object has a condition of this status, and returns the condition.
     #[track_caller]
     pub fn condition<K: Object>(&self, name: &str, type_: &str, status: &str) -> impl Future<Output = Value> {
-        eventually(SOON, move || async move {
+        eventually(self.patience, move || async move {
             let condition = condition(&self.get::<K>(name).await, type_);
             if condition["status"] == status { Ok(condition) } else { Err(format!("{name}: {type_} is {condition}")) }
         })
@@ -196,7 +202,7 @@ impl World {
     /// Waits until one object has a condition of this reason, and returns the condition.
     #[track_caller]
     pub fn reason<K: Object>(&self, name: &str, type_: &str, reason: &str) -> impl Future<Output = Value> {
-        eventually(SOON, move || async move {
+        eventually(self.patience, move || async move {
             let condition = condition(&self.get::<K>(name).await, type_);
             if condition["reason"] == reason { Ok(condition) } else { Err(format!("{name}: {type_} is {condition}")) }
         })
@@ -205,7 +211,7 @@ impl World {
     /// Waits until one object is gone.
     #[track_caller]
     pub fn gone<K: Object>(&self, name: &str) -> impl Future<Output = ()> {
-        eventually(SOON, move || async move {
+        eventually(self.patience, move || async move {
             let found = self.namespace.api::<K>().get_opt(name).await.unwrap();
             found.map_or(Ok(()), |found| Err(format!("{name} is still there: {}", json!(found)["status"])))
         })
@@ -227,7 +233,7 @@ impl World {
     /// status says so.
     #[track_caller]
     pub fn pool_ready<'a>(&'a self, pool: &'a str, count: usize) -> impl Future<Output = Vec<PoolNode>> + 'a {
-        eventually(SOON, move || async move {
+        eventually(self.patience, move || async move {
             let mut nodes = self.nodes().await;
             nodes.retain(|node| node.spec.pool == pool);
             // The status follows within a second: whether something is on its way only the records tell.
@@ -259,7 +265,7 @@ impl World {
 
     #[track_caller]
     fn request_state<'a>(&'a self, name: &'a str, state: RequestState) -> impl Future<Output = NodeRequest> + 'a {
-        eventually(SOON, move || async move {
+        eventually(self.patience, move || async move {
             let request = self.get::<NodeRequest>(name).await;
             let status = request.status.clone().unwrap_or_default();
             if status.state == state { Ok(request) } else { Err(format!("{name}: not {state}: {}", json!(status))) }
@@ -269,7 +275,7 @@ impl World {
     /// Waits until a pending request has this place in the queue.
     #[track_caller]
     pub fn position<'a>(&'a self, name: &'a str, position: i32) -> impl Future<Output = NodeRequest> + 'a {
-        eventually(SOON, move || async move {
+        eventually(self.patience, move || async move {
             let request = self.get::<NodeRequest>(name).await;
             let status = request.status.clone().unwrap_or_default();
             let there = status.state == RequestState::Pending && status.position == Some(position);
@@ -305,7 +311,7 @@ impl World {
     /// Waits until these servers are gone from every cloud.
     #[track_caller]
     pub fn destroyed<'a>(&'a self, ids: &'a BTreeSet<String>) -> impl Future<Output = ()> + 'a {
-        eventually(SOON, move || async move {
+        eventually(self.patience, move || async move {
             let mut left = Vec::new();
             for cloud in 0..self.clouds.len() {
                 left.extend(self.servers(cloud).await.into_iter().filter(|server| ids.contains(&text(&server["id"]))));
@@ -324,7 +330,7 @@ impl World {
     /// Waits until no cloud has a server, and no record of one is left.
     #[track_caller]
     pub fn empty(&self) -> impl Future<Output = ()> {
-        eventually(SOON, move || async move {
+        eventually(self.patience, move || async move {
             let records: Vec<String> = self.nodes().await.iter().map(ResourceExt::name_any).collect();
             let mut servers = Vec::new();
             for cloud in 0..self.clouds.len() {
@@ -341,7 +347,7 @@ impl World {
     /// lags behind by one list.
     #[track_caller]
     pub fn one_server_per_record(&self) -> impl Future<Output = ()> {
-        eventually(SOON, move || async move {
+        eventually(self.patience, move || async move {
             let mut servers = Vec::new();
             for cloud in 0..self.clouds.len() {
                 servers.extend(self.servers(cloud).await.iter().map(|server| text(&server["id"])));

@@ -1,0 +1,15 @@
+//! The operator on the real services of OpenStack (`tests/openstack`): pools with real SSH handshakes, refusals that the
+//! services word themselves, and outages of each of them. What really is in the cloud is asked over plain HTTP.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
+
+mod support;
+
+#[path = "real_cloud/outages.rs"]
+mod outages;
+#[path = "real_cloud/pools.rs"]
+mod pools;
+#[path = "real_cloud/refusals.rs"]
+mod refusals;
+#[path = "real_cloud/stage.rs"]
+mod stage;

@@ -1,0 +1,144 @@
+//! One operator on the real cloud: a namespace with a Provider, an image and small servers.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use nodepool_operator::api::{NodeRequest, Pool, PoolNode, Provider};
+use serde_json::{Value, json};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::support::openstack::{OpenStack, Project};
+use super::support::world::{IMAGE, server_id, text};
+use super::support::{Namespace, Operator, World, eventually};
+
+/// Longer than the slowest boot on a machine whose two cores build and test meanwhile.
+pub const PATIENCE: Duration = Duration::from_secs(150);
+
+/// The one Provider's name.
+pub const PROVIDER: &str = "lab";
+
+/// An outage is everybody's: whoever makes one is alone.
+static SKY: RwLock<()> = RwLock::const_new(());
+
+enum Weather {
+    Shared(#[allow(dead_code, reason = "held, not read")] RwLockReadGuard<'static, ()>),
+    Own(#[allow(dead_code, reason = "held, not read")] RwLockWriteGuard<'static, ()>),
+}
+
+pub struct Stage {
+    pub world: World,
+    /// The Provider's own project.
+    pub project: Project,
+    _weather: Weather,
+}
+
+impl Stage {
+    /// An operator on one cloud of the clouds.yaml, beside others.
+    pub async fn on(cloud: &str, provider: Value) -> Self {
+        let weather = Weather::Shared(SKY.read().await);
+        Self::with(cloud, OpenStack::shared().cloud(cloud), provider, weather).await
+    }
+
+    /// An operator that may end services.
+    pub async fn alone(provider: Value) -> Self {
+        let weather = Weather::Own(SKY.write().await);
+        Self::with("lab", OpenStack::shared().cloud("lab"), provider, weather).await
+    }
+
+    /// An operator whose Secret says this of the cloud.
+    pub async fn of(cloud: &str, said: Value, provider: Value) -> Self {
+        let weather = Weather::Shared(SKY.read().await);
+        Self::with(cloud, said, provider, weather).await
+    }
+
+    async fn with(cloud: &str, said: Value, provider: Value, weather: Weather) -> Self {
+        let project = Project::log_in(if cloud == "lab2" { "lab2" } else { "lab" }).await;
+        let namespace = Namespace::new().await;
+        secret(&namespace, &said).await;
+        let operator = start(&namespace);
+        operator.ready(PATIENCE).await;
+        let world = World::of(namespace, operator, PROVIDER, PATIENCE);
+        let mut spec = json!({
+            "cloud": {"secretRef": {"name": PROVIDER}, "cloudName": "cloud"}, "networks": ["private"],
+            "maxServers": 20, "requestsPerSecond": 50, "launchTimeout": "2m", "bootTimeout": "1m",
+        });
+        spec.as_object_mut().unwrap().extend(provider.as_object().unwrap().clone());
+        world.apply("Provider", PROVIDER, spec).await;
+        let image = json!({
+            "providers": [PROVIDER], "source": {"existing": {"name": IMAGE}},
+            "login": {"username": "root", "port": OpenStack::shared().ssh_port()},
+        });
+        world.apply("DiskImage", IMAGE, image).await;
+        world.condition::<Provider>(PROVIDER, "Ready", "True").await;
+        Self { world, project, _weather: weather }
+    }
+
+    /// A Pool of the smallest servers.
+    pub async fn pool(&self, name: &str, min_ready: u32) {
+        self.world.pool(name, min_ready, json!({"flavor": {"name": "nano"}})).await;
+    }
+
+    /// Writes the Secret anew.
+    pub async fn rewrite_secret(&self, said: &Value) {
+        secret(&self.world.namespace, said).await;
+    }
+
+    /// Kills the operator outright and starts another.
+    pub async fn restart(&mut self) {
+        self.world.operator.kill9();
+        self.world.operator = start(&self.world.namespace);
+        self.world.operator.ready(PATIENCE).await;
+    }
+
+    /// The ids of the servers that carry our mark, by the cloud's word.
+    pub async fn servers(&self) -> BTreeSet<String> {
+        let mark = format!("{}/{PROVIDER}", self.world.namespace.name());
+        self.project.servers_of(&mark).await.iter().map(|server| text(&server["id"])).collect()
+    }
+
+    /// Waits until the cloud has exactly the servers of the records.
+    pub async fn agrees(&self) -> BTreeSet<String> {
+        eventually(PATIENCE, || async {
+            let recorded: BTreeSet<String> = self.world.nodes().await.iter().filter_map(server_id).collect();
+            let servers = self.servers().await;
+            if servers == recorded { Ok(servers) } else { Err(format!("servers {servers:?}, records of {recorded:?}")) }
+        })
+        .await
+    }
+
+    /// Takes everything away, and proves that the cloud holds nothing of it.
+    pub async fn ends_empty(self) {
+        let servers: Vec<String> = self.servers().await.into_iter().collect();
+        for request in self.world.namespace.list::<NodeRequest>().await {
+            self.world.release(request.metadata.name.as_deref().unwrap()).await;
+        }
+        for pool in self.world.namespace.list::<Pool>().await {
+            self.world.delete::<Pool>(pool.metadata.name.as_deref().unwrap()).await;
+        }
+        eventually(PATIENCE, || async {
+            let records = self.world.namespace.list::<PoolNode>().await.len();
+            let left = (self.servers().await, self.project.ports_of(&servers).await, self.floating_ips().await);
+            let empty = records == 0 && left.0.is_empty() && left.1.is_empty() && left.2.is_empty();
+            if empty { Ok(()) } else { Err(format!("left: {records} records, {left:?}")) }
+        })
+        .await;
+    }
+
+    /// The floating IPs that carry our mark.
+    pub async fn floating_ips(&self) -> Vec<Value> {
+        let mut all = self.project.get("network", "/floatingips").await["floatingips"].take();
+        let mark = format!("provider={}/{PROVIDER}", self.world.namespace.name());
+        let all = all.as_array_mut().unwrap();
+        all.retain(|one| one["description"].as_str().unwrap_or_default().contains(&mark));
+        std::mem::take(all)
+    }
+}
+
+async fn secret(namespace: &Namespace, said: &Value) {
+    let clouds = json!({"clouds": {"cloud": said}}).to_string();
+    namespace.secret(PROVIDER, &[("clouds.yaml", &clouds)]).await;
+}
+
+fn start(namespace: &Namespace) -> Operator {
+    Operator::for_namespace(namespace).arg("--settle-time=20s").arg("--full-list-interval=5s").start()
+}
