@@ -11,6 +11,8 @@ DENY := $(CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 TEST_THREADS ?= 4
 # Only tests whose name contains this: `make integration TESTS=fill`.
 TESTS ?=
+# What tests/clients.rs runs: the Go program, the Python packages. Says so when it has to make them.
+CLIENTS := tests/clients/gophercloud/build >/dev/null && tests/openstack/venv >/dev/null
 # Each check of `make test` says how long it took.
 step = @echo; echo "== $(1)"
 
@@ -20,13 +22,13 @@ help: ## This list
 
 ##@ See it
 .PHONY: demo demo-down
-demo: ## Two simulated clouds, a real Kubernetes API, the operator: pools fill, a request is served; stays running
+demo: ## Two simulated clouds (CLOUD=openstack: a real OpenStack), a real Kubernetes API, the operator; stays running
 	@demo/up
 demo-down: ## End the demo
 	@demo/down
 
 ##@ Check it
-.PHONY: test format lint licences unit integration chaos bench advisories
+.PHONY: test format lint licences unit integration clients conformance chaos bench advisories
 test: format lint licences unit integration ## Everything below up to `integration`: what CI runs
 
 format: ## Formatting is rustfmt's
@@ -46,10 +48,21 @@ unit: ## Unit and property tests
 	cargo test --locked --lib --bins
 	cargo test --locked --doc
 
-integration: ## The real operator against a real kube-apiserver and simulated clouds
+integration: ## The real operator against a real kube-apiserver, simulated clouds and a real OpenStack
 	$(call step,integration)
 	cargo test --locked --no-run --test '*'
-	tests/kubernetes/with cargo test --locked --no-fail-fast --test '*' -- --test-threads=$(TEST_THREADS) $(TESTS)
+	$(CLIENTS)
+	tests/kubernetes/with tests/openstack/with cargo test --locked --no-fail-fast --test '*' -- --test-threads=$(TEST_THREADS) $(TESTS)
+
+clients: ## The openstack command, openstacksdk and gophercloud, unmodified, against the simulator
+	cargo test --locked --no-run --test clients
+	$(CLIENTS)
+	cargo test --locked --test clients -- --test-threads=$(TEST_THREADS) $(TESTS)
+
+conformance: ## One suite against the simulator and a real OpenStack; ends with a table of what holds where
+	cargo test --locked --no-run --test conformance
+	tests/openstack/with cargo test --locked --test conformance -- --test-threads=$(TEST_THREADS) $(TESTS) \
+	  | tests/conformance/table
 
 # Seconds of new seeds; `make chaos CHAOS_SEED=7` plays one again.
 CHAOS_SECONDS ?= 600
