@@ -46,6 +46,39 @@ pub enum Boot {
     Never,
 }
 
+/// The port that was made first for a boot request to name, and that the cloud lets one server have: whoever changes it
+/// first, the server or we, decides whether the request can still make one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// The record is booted without one, or its request is not in doubt.
+    Off,
+    /// The request may still pass.
+    Open {
+        /// When to close it, if the server does not show up before.
+        close: Timestamp,
+    },
+    /// A request that has not passed by now is refused, however late it arrives.
+    Closed {
+        /// Since when, at the latest.
+        at: Timestamp,
+    },
+}
+
+impl Fence {
+    /// The fence of a boot request that nobody can tell the outcome of from now on: looked for in lists first, since
+    /// closing it ends a boot that is only slow.
+    #[must_use]
+    pub fn of_unclear(now: Timestamp) -> Self {
+        Self::Open { close: later(now, LOOK_UP_AFTER) }
+    }
+
+    /// It could not be closed so many times: later again.
+    #[must_use]
+    pub fn not_closed(now: Timestamp, failures: u32) -> Self {
+        Self::Open { close: later(now, grown(LOOK_UP_AFTER, failures, LONGEST_CLOSE)) }
+    }
+}
+
 /// What the shared view of the cloud says of the record's server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sighting {
@@ -153,6 +186,8 @@ pub struct Observation {
     pub condemned: bool,
     /// Its boot request.
     pub boot: Boot,
+    /// What stands between that request and a server.
+    pub fence: Fence,
     /// Whether a server id is known.
     pub server_known: bool,
     /// Whether the server id is recorded in status.
@@ -237,6 +272,8 @@ pub enum Step {
     ForceDeleteServer,
     /// Look the server up by id.
     LookUp,
+    /// Close the fence of an unclear boot request, or learn from it which server has passed.
+    CloseFence,
     /// Ask for a complete list of the cloud's servers: the search for an unclear boot request ends with one.
     ListAll,
     /// Free the slot: remove what is left of the server, then the finalizer.
@@ -260,6 +297,11 @@ const LOOK_UP_AFTER: Duration = Duration::from_secs(5);
 const LOOK_UP_EVERY: Duration = Duration::from_secs(30);
 /// The longest pause before a deletion without effect is sent again; the first is [`LOOK_UP_AFTER`] after the look-up.
 const LONGEST_PUSH: Duration = Duration::from_secs(300);
+/// The longest pause before a fence that could not be closed is tried again.
+const LONGEST_CLOSE: Duration = Duration::from_secs(60);
+/// How long after its fence was closed a boot request that had passed before may still bring a server into the lists:
+/// Nova looks at the port early in the request, and writes the server down at its end.
+const PASSED_SHOWS: Duration = Duration::from_secs(60);
 /// How long a boot lasts before the record shows its server: shorter ones cost no write.
 const SERVER_SHOWN_AFTER: Duration = Duration::from_secs(3);
 
@@ -347,10 +389,11 @@ fn launch(o: &Observation) -> Decision {
             step(Step::MarkFailed(Failure::NeverAppeared))
         }
         Sighting::Missing { .. } if o.now >= searched(o) => list_all(o),
+        Sighting::Missing { listed, .. } if may_close(o, listed) => step(Step::CloseFence),
         Sighting::Present(Status::Building | Status::Stopped | Status::Deleting) => show_server(o, deadline),
         // The cloud named it and does not show it: it may have vanished.
         Sighting::Missing { .. } if o.server_known => look_up_again(o, o.created, deadline),
-        Sighting::Missing { .. } | Sighting::Unlisted => wait(Some(searched(o).max(soon(o)))),
+        Sighting::Missing { .. } | Sighting::Unlisted => wait(Some(next_search(o).max(soon(o)))),
     }
 }
 
@@ -462,14 +505,34 @@ fn destroy_unknown(o: &Observation) -> Decision {
             step(Step::Free)
         }
         (Boot::Unclear | Boot::Accepted, Sighting::Missing { .. }) if o.now >= searched(o) => list_all(o),
+        (Boot::Unclear | Boot::Accepted, Sighting::Missing { listed, .. }) if may_close(o, *listed) => {
+            step(Step::CloseFence)
+        }
         _ => show_deleting(o, soon(o)),
     }
 }
 
 /// Until when an unclear boot request may still bring a server: a request is alive somewhere on its way for longer than
-/// a short `launchTimeout`.
+/// a short `launchTimeout`. Behind a closed fence only what had passed before still can.
 fn searched(o: &Observation) -> Timestamp {
-    later(o.created, o.launch_timeout.max(o.settle_time))
+    let patience = later(o.created, o.launch_timeout.max(o.settle_time));
+    match o.fence {
+        Fence::Closed { at } if !o.server_known => patience.min(later(at, PASSED_SHOWS.min(o.settle_time))),
+        _ => patience,
+    }
+}
+
+/// A list that was taken when the fence was due to be closed does not show the server.
+fn may_close(o: &Observation, listed: Timestamp) -> bool {
+    !o.server_known && matches!(o.fence, Fence::Open { close } if close <= listed && close <= o.now)
+}
+
+/// When an unclear boot request is worth another look.
+fn next_search(o: &Observation) -> Timestamp {
+    match o.fence {
+        Fence::Open { close } if !o.server_known => searched(o).min(close),
+        _ => searched(o),
+    }
 }
 
 fn list_all(o: &Observation) -> Decision {

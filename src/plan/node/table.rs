@@ -20,6 +20,7 @@ fn seen(now: i64, state: State) -> Observation {
         state,
         condemned: false,
         boot: Boot::Accepted,
+        fence: Fence::Off,
         server_known: true,
         server_recorded: true,
         sighting: Sighting::Unlisted,
@@ -122,6 +123,89 @@ fn an_unclear_boot_request_is_searched_for_until_a_full_list_after_the_deadline(
         row(LAUNCH + 1, missing(LAUNCH + 1, LAUNCH), Step::MarkFailed(Failure::NeverAppeared)),
         row(LAUNCH + 1, active(1), Step::MarkFailed(Failure::BootTimeout)),
     ]);
+}
+
+/// A fenced record whose boot request nobody can tell the outcome of; a complete list was taken at both these times.
+fn fenced(fence: Fence, now: i64, listed: i64, listed_full: i64) -> Observation {
+    Observation {
+        boot: Boot::Unclear,
+        fence,
+        server_known: false,
+        settle_time: Duration::from_secs(LAUNCH.unsigned_abs()),
+        ..building(now, missing(listed, listed_full))
+    }
+}
+
+/// The same for a record that is being deleted, and shown so already.
+fn ended(o: Observation) -> Observation {
+    Observation { condemned: true, state: State::Deleting, ..o }
+}
+
+fn in_both(rows: Vec<(Observation, Step, Step)>) {
+    check(rows.iter().map(|(o, living, _)| (o.clone(), *living)).collect());
+    check(rows.into_iter().map(|(o, _, dying)| (ended(o), dying)).collect());
+}
+
+#[test]
+fn a_fence_is_closed_when_a_first_search_found_nothing() {
+    let open = |close| Fence::Open { close: at(close) };
+    let row = |fence, now, listed, step| (fenced(fence, now, listed, 1), step, step);
+    in_both(vec![
+        row(Fence::Off, 20, 20, Step::Wait),
+        row(open(10), 9, 9, Step::Wait),
+        row(open(10), 11, 9, Step::Wait),
+        row(open(10), 11, 10, Step::CloseFence),
+        row(open(10), 11, 11, Step::CloseFence),
+        row(Fence::of_unclear(at(3)), 7, 7, Step::Wait),
+        row(Fence::of_unclear(at(3)), 8, 8, Step::CloseFence),
+        row(Fence::not_closed(at(10), 1), 14, 14, Step::Wait),
+        row(Fence::not_closed(at(10), 1), 15, 15, Step::CloseFence),
+        row(Fence::not_closed(at(10), 30), 69, 69, Step::Wait),
+        row(Fence::not_closed(at(10), 30), 70, 70, Step::CloseFence),
+        // What was never closed ends as without a fence.
+        row(open(10), LAUNCH + 1, LAUNCH - 1, Step::ListAll),
+    ]);
+    let unlisted = Observation { sighting: Sighting::Unlisted, ..fenced(open(10), 20, 1, 1) };
+    in_both(vec![(unlisted, Step::Wait, Step::Wait)]);
+    let found = Observation { server_known: true, server_recorded: false, ..fenced(open(10), 20, 20, 20) };
+    check(vec![
+        (Observation { boot: Boot::InFlight, ..fenced(open(10), 20, 20, 20) }, Step::Wait),
+        (Observation { boot: Boot::Permitted, ..fenced(open(10), 20, 20, 20) }, Step::Boot),
+        (found.clone(), Step::Wait),
+        (ended(found), Step::DeleteServer),
+    ]);
+}
+
+#[test]
+fn behind_a_closed_fence_a_full_list_a_minute_later_is_proof() {
+    let closed = |now, listed, listed_full| fenced(Fence::Closed { at: at(10) }, now, listed, listed_full);
+    let never = Step::MarkFailed(Failure::NeverAppeared);
+    in_both(vec![
+        (closed(11, 11, 11), Step::Wait, Step::Wait),
+        (closed(69, 69, 69), Step::Wait, Step::Wait),
+        (closed(70, 70, 69), Step::ListAll, Step::ListAll),
+        (closed(71, 71, 70), never, Step::Free),
+    ]);
+    let passed = |sighting| Observation { sighting, ..closed(71, 71, 71) };
+    check(vec![
+        // It had passed before: the list shows what became of it.
+        (passed(present(Status::Building)), Step::Wait),
+        (passed(present(Status::Error)), Step::MarkFailed(Failure::ServerError)),
+        (passed(active(60)), Step::Probe),
+        // Named, so that only its own end frees the slot.
+        (Observation { server_known: true, ..closed(71, 71, 71) }, Step::LookUp),
+    ]);
+    // Whoever is content with less everywhere is so here.
+    let hasty = |now, full| Observation { settle_time: Duration::from_secs(2), ..closed(now, now, full) };
+    in_both(vec![(hasty(12, 11), Step::ListAll, Step::ListAll), (hasty(12, 12), never, Step::Free)]);
+}
+
+#[test]
+fn whoever_waits_for_a_fence_is_woken_when_it_is_due() {
+    let wake = |fence, now| decide(&fenced(fence, now, now, now)).wake;
+    assert_eq!(wake(Fence::Open { close: at(10) }, 5), Some(at(10)));
+    assert_eq!(wake(Fence::Closed { at: at(10) }, 15), Some(at(70)));
+    assert_eq!(wake(Fence::Off, 15), Some(at(LAUNCH)));
 }
 
 #[test]
@@ -312,6 +396,14 @@ fn boot() -> impl Strategy<Value = Boot> {
     ]
 }
 
+fn fence() -> impl Strategy<Value = Fence> {
+    prop_oneof![
+        Just(Fence::Off),
+        moment().prop_map(|close| Fence::Open { close }),
+        moment().prop_map(|at| Fence::Closed { at }),
+    ]
+}
+
 fn deletion() -> impl Strategy<Value = Deletion> {
     prop_oneof![
         Just(Deletion::Unsent),
@@ -329,7 +421,7 @@ prop_compose! {
     fn any_observation()(
         (now, created, looked_up, recheck) in
             (moment(), moment(), prop::option::of(moment()), prop::option::of(moment())),
-        (sighting, boot, deletion, hold) in (sighting(), boot(), deletion(), hold()),
+        (sighting, boot, fence, deletion, hold) in (sighting(), boot(), fence(), deletion(), hold()),
         state in prop::sample::select(vec![
             State::Building, State::Ready, State::InUse, State::Held, State::Failed, State::Deleting,
         ]),
@@ -339,27 +431,33 @@ prop_compose! {
         ]),
         (condemned, server_known, server_recorded, address_missing) in any::<(bool, bool, bool, bool)>(),
         busy in prop::bool::weighted(0.1),
-        (boot_seconds, launch_seconds) in (0..u64::MAX, 0..2000u64),
+        (boot_seconds, launch_seconds, settle_seconds) in (0..u64::MAX, 0..2000u64, 0..200u64),
     ) -> Observation {
         Observation {
-            now, created, state, condemned, boot, server_known, server_recorded, sighting, probe, deletion, looked_up,
-            claim, hold, address_missing, recheck, busy,
+            now, created, state, condemned, boot, fence, server_known, server_recorded, sighting, probe, deletion,
+            looked_up, claim, hold, address_missing, recheck, busy,
             boot_timeout: Duration::from_secs(boot_seconds % if boot_seconds % 7 == 0 { u64::MAX } else { 300 }),
             launch_timeout: Duration::from_secs(launch_seconds),
-            settle_time: Duration::ZERO,
+            settle_time: Duration::from_secs(settle_seconds),
         }
     }
 }
 
 /// Whether nothing can exist for this record any more.
 fn proven_gone(o: &Observation) -> bool {
-    let deadline = later(o.created, o.launch_timeout);
+    let deadline = later(o.created, o.launch_timeout.max(o.settle_time));
+    let fenced = |listed_full: &Timestamp| match o.fence {
+        Fence::Closed { at } => *listed_full >= later(at, o.settle_time.min(Duration::from_secs(60))),
+        Fence::Off | Fence::Open { .. } => false,
+    };
     match (o.boot, &o.sighting) {
         (_, Sighting::Gone) => true,
         _ if o.server_known => false,
         (Boot::Permitted | Boot::Never, _) => true,
         (Boot::Refused { at }, Sighting::Missing { listed, .. }) => *listed > at,
-        (Boot::Unclear | Boot::Accepted, Sighting::Missing { listed_full, .. }) => *listed_full >= deadline,
+        (Boot::Unclear | Boot::Accepted, Sighting::Missing { listed_full, .. }) => {
+            *listed_full >= deadline || fenced(listed_full)
+        }
         _ => false,
     }
 }
@@ -382,6 +480,21 @@ proptest! {
     fn a_slot_is_freed_only_by_proof(o in any_observation()) {
         let freed = decide(&o).step == Step::Free;
         prop_assert!(!freed || (o.condemned && proven_gone(&o)));
+    }
+
+    #[test]
+    fn a_record_whose_boot_is_in_doubt_is_given_up_only_by_proof(o in any_observation()) {
+        let given_up = decide(&o).step == Step::MarkFailed(Failure::NeverAppeared);
+        prop_assert!(!given_up || o.server_known || proven_gone(&o));
+    }
+
+    #[test]
+    fn only_the_fence_of_a_boot_in_doubt_is_closed(o in any_observation()) {
+        let closes = decide(&o).step == Step::CloseFence;
+        let in_doubt = matches!(o.boot, Boot::Unclear | Boot::Accepted) && !o.server_known;
+        let missing = matches!(o.sighting, Sighting::Missing { .. });
+        let open = matches!(o.fence, Fence::Open { .. });
+        prop_assert!(!closes || (in_doubt && missing && open));
     }
 
     #[test]
