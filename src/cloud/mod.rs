@@ -213,6 +213,8 @@ pub struct BootRequest {
     pub user_data: Option<SecretString>,
     /// Further metadata, the pool's own.
     pub metadata: BTreeMap<String, String>,
+    /// The port that takes the place of the first network, made before by [`Cloud::create_port`]: a fence.
+    pub port: Option<String>,
     /// Whether the right to boot still holds (rule 2).
     pub may_still: MayStill,
 }
@@ -245,6 +247,17 @@ impl std::fmt::Display for Silence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "the {} service does not answer: {}", self.service, self.message)
     }
+}
+
+/// What the port of a boot request tells of it, once it was asked to let no server have it any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// A boot request that names it and has not passed by now is refused for ever.
+    Closed,
+    /// This server has it.
+    Taken(String),
+    /// There is no such port, or not yet: nothing is known.
+    Absent,
 }
 
 /// A cloud, as the operator sees it: one project in one region, through one Provider's credentials.
@@ -286,7 +299,14 @@ pub trait Cloud: Send + Sync + 'static {
     ) -> Result<std::net::IpAddr, CloudError>;
     /// Deletes a floating IP; one that is gone is no error.
     async fn delete_floating_ip(&self, id: &str) -> Result<(), CloudError>;
-    /// The ports of the project that carry the owner's tag.
+    /// Makes the port that a boot request is to name, on its first network and with its security groups, and returns
+    /// its id. Sent once; after [`ErrorClass::Unclear`] the port may exist all the same.
+    async fn create_port(&self, request: &BootRequest) -> Result<String, CloudError>;
+    /// Lets no server have the port that was made for a boot request, unless one has it already.
+    async fn close_port(&self, name: &str, ownership: &Ownership) -> Result<Passage, CloudError>;
+    /// The ports that were made for a boot request, by its name and mark.
+    async fn ports_made(&self, name: &str, ownership: &Ownership) -> Result<Vec<NetworkPart>, CloudError>;
+    /// The ports of the project that carry the owner's mark.
     async fn ports(&self, owner: &str) -> Result<Vec<NetworkPart>, CloudError>;
     /// The ports of these servers, found by the server they are attached to: those that Nova makes carry no mark of
     /// ours, and stay behind when the network service was away while their server was deleted.

@@ -28,7 +28,10 @@ pub(crate) enum Call {
     CreateFloatingIp,
     AttachFloatingIp,
     DeleteFloatingIp,
+    ListSecurityGroups,
     ListPorts,
+    CreatePort,
+    ClosePort,
     DeletePort,
     DisownPort,
     /// Whether a service answers at all.
@@ -56,7 +59,10 @@ impl Call {
             Self::CreateFloatingIp => "network create-floating-ip",
             Self::AttachFloatingIp => "network attach-floating-ip",
             Self::DeleteFloatingIp => "network delete-floating-ip",
+            Self::ListSecurityGroups => "network list-security-groups",
             Self::ListPorts => "network list-ports",
+            Self::CreatePort => "network create-port",
+            Self::ClosePort => "network close-port",
             Self::DeletePort => "network delete-port",
             Self::DisownPort => "network disown-port",
             Self::Probe(Service::Identity) => "identity probe",
@@ -90,6 +96,7 @@ impl Call {
             | Self::ListImages
             | Self::ListNetworks
             | Self::ListFloatingIps
+            | Self::ListSecurityGroups
             | Self::ListPorts => 64 << 20,
             _ => 1 << 20,
         }
@@ -105,6 +112,8 @@ impl Call {
                 | Self::CreateFloatingIp
                 | Self::AttachFloatingIp
                 | Self::DeleteFloatingIp
+                | Self::CreatePort
+                | Self::ClosePort
                 | Self::DeletePort
                 | Self::DisownPort
         )
@@ -124,6 +133,7 @@ impl Call {
             | Self::Console
             | Self::CreateFloatingIp
             | Self::AttachFloatingIp
+            | Self::CreatePort
             // It is asked again soon.
             | Self::Probe(_) => false,
             Self::Versions
@@ -137,7 +147,10 @@ impl Call {
             | Self::ListNetworks
             | Self::ListFloatingIps
             | Self::DeleteFloatingIp
+            | Self::ListSecurityGroups
             | Self::ListPorts
+            // For one revision: the second of two finds another, which is looked at anew.
+            | Self::ClosePort
             | Self::DeletePort
             | Self::DisownPort => true,
         }

@@ -39,6 +39,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) microversion: Option<u32>,
     /// Asked once its turn has come.
     pub(crate) may_still: Option<MayStill>,
+    /// The revision of the thing that a change holds for; Neutron refuses it for any other.
+    pub(crate) revision: Option<u64>,
 }
 
 impl<'a> Ask<'a> {
@@ -52,7 +54,12 @@ impl<'a> Ask<'a> {
             body: None,
             microversion: None,
             may_still: None,
+            revision: None,
         }
+    }
+
+    pub(crate) fn put(call: Call, service: Service, path: &'a [&'a str], body: &serde_json::Value) -> Self {
+        Self { method: Method::PUT, ..Self::post(call, service, path, body) }
     }
 
     pub(crate) fn delete(call: Call, service: Service, path: &'a [&'a str]) -> Self {
@@ -70,6 +77,11 @@ impl<'a> Ask<'a> {
 
     pub(crate) fn microversion(mut self, minor: Option<u32>) -> Self {
         self.microversion = minor;
+        self
+    }
+
+    pub(crate) fn of_revision(mut self, revision: u64) -> Self {
+        self.revision = Some(revision);
         self
     }
 
@@ -231,6 +243,10 @@ fn headers(login: &Login, ask: &Ask<'_>) -> Option<HeaderMap> {
     token.set_sensitive(true);
     headers.insert(HeaderName::from_static("x-auth-token"), token);
     headers.insert(reqwest::header::ACCEPT, HeaderValue::from_static("application/json"));
+    if let Some(revision) = ask.revision {
+        let condition = HeaderValue::from_str(&format!("revision_number={revision}")).ok()?;
+        headers.insert(reqwest::header::IF_MATCH, condition);
+    }
     if let Some(minor) = ask.microversion {
         let version = HeaderValue::from_str(&format!("compute 2.{minor}")).ok()?;
         headers.insert(HeaderName::from_static("openstack-api-version"), version);

@@ -140,8 +140,7 @@ impl OpenStack {
         let ask = ask.only_if(request.may_still.clone());
         let outcome = self.client.ask(ask, booted_id).await;
         if outcome.as_ref().is_err_and(|error| error.class == ErrorClass::Invalid) {
-            // Perhaps a network was made anew under its old name.
-            self.forget_networks();
+            self.forget_names();
         }
         outcome
     }
@@ -225,6 +224,9 @@ fn boot_body(request: &BootRequest, networks: &[String], minor: Option<u32>) -> 
     });
     if !networks.is_empty() {
         server["networks"] = networks.iter().map(|id| json!({"uuid": id})).collect();
+        if let Some(port) = &request.port {
+            server["networks"][0] = json!({"port": port});
+        }
     } else if minor >= NETWORKS_REQUIRED {
         server["networks"] = json!("auto");
     }

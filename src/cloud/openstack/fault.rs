@@ -120,6 +120,7 @@ impl Call {
                 | Self::GetImage
                 | Self::AttachFloatingIp
                 | Self::DeleteFloatingIp
+                | Self::ClosePort
                 | Self::DeletePort
                 | Self::DisownPort
         )
@@ -148,7 +149,8 @@ fn refusal(call: Call, status: u16, fault: &WrittenFault) -> ErrorClass {
         403 if is_policy(&fault.message) => ErrorClass::Auth,
         409 if is_exhausted(fault) => ErrorClass::NoCapacity,
         409 if fault.message.starts_with("Multiple possible networks") => ErrorClass::Invalid,
-        409 => ErrorClass::Conflict,
+        // Also a change that was to hold for a revision that is over.
+        409 | 412 => ErrorClass::Conflict,
         // Refused before any code of the service ran; a service being upgraded may serve it later.
         406 => ErrorClass::Unavailable,
         408 | 425 => lost(call),
@@ -346,6 +348,11 @@ mod tests {
         assert_eq!(judge(Call::CreateFloatingIp, 409, none), ErrorClass::NoCapacity);
         let busy = r#"{"NeutronError": {"type": "FloatingIPPortAlreadyAssociated", "message": "x", "detail": ""}}"#;
         assert_eq!(judge(Call::CreateFloatingIp, 409, busy), ErrorClass::Conflict);
+        assert_eq!(judge(Call::CreatePort, 409, over), ErrorClass::Quota);
+        let network = r#"{"NeutronError": {"type": "NetworkNotFound", "message": "Network 1 could not be found.", "detail": ""}}"#;
+        assert_eq!(judge(Call::CreatePort, 404, network), ErrorClass::Invalid);
+        let revised = r#"{"NeutronError": {"type": "RevisionNumberConstraintFailed", "message": "Constrained to 1, but current revision is 2", "detail": ""}}"#;
+        assert_eq!(judge(Call::ClosePort, 412, revised), ErrorClass::Conflict);
         assert_eq!(judge(Call::Login, 401, ""), ErrorClass::Auth);
         assert_eq!(judge(Call::Login, 503, ""), ErrorClass::Unavailable);
         assert_eq!(judge(Call::Login, 404, ""), ErrorClass::Invalid);

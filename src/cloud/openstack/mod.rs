@@ -11,8 +11,10 @@ mod compute;
 mod config;
 mod discovery;
 mod fault;
+mod fence;
 mod image;
 mod limiter;
+mod names;
 mod network;
 mod ownership;
 mod paging;
@@ -24,7 +26,6 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
@@ -35,11 +36,12 @@ pub use config::{CloudConfig, ConfigError, Interface};
 pub use transport::CallObserver;
 
 use super::{
-    BootRequest, Cloud, CloudError, Flavor, Image, ImageSelector, Limits, NetworkPart, Ownership, Server, ServerList,
-    ServerQuery, Silence,
+    BootRequest, Cloud, CloudError, Flavor, Image, ImageSelector, Limits, NetworkPart, Ownership, Passage, Server,
+    ServerList, ServerQuery, Silence,
 };
 use client::Client;
 use config::Credentials;
+use names::Names;
 use ownership::Identity;
 use transport::Transport;
 
@@ -66,8 +68,8 @@ pub struct OpenStack {
     identity: Identity,
     /// What must never be shown, even when a fault quotes it.
     secret: SecretString,
-    /// Network names and their ids, until a boot is refused.
-    networks: Mutex<HashMap<String, String>>,
+    /// Names of networks and security groups and their ids, until a boot is refused.
+    names: Mutex<Names>,
 }
 
 impl OpenStack {
@@ -96,7 +98,7 @@ impl OpenStack {
             client: Client::new(config, transport),
             identity: Identity { owner: options.owner, provider: options.provider_key },
             secret,
-            networks: Mutex::default(),
+            names: Mutex::default(),
         })
     }
 
@@ -167,8 +169,20 @@ impl Cloud for OpenStack {
         self.remove_floating_ip(id).await
     }
 
+    async fn create_port(&self, request: &BootRequest) -> Result<String, CloudError> {
+        self.make_port(request).await
+    }
+
+    async fn close_port(&self, name: &str, ownership: &Ownership) -> Result<Passage, CloudError> {
+        self.close(name, ownership).await
+    }
+
+    async fn ports_made(&self, name: &str, ownership: &Ownership) -> Result<Vec<NetworkPart>, CloudError> {
+        self.own_ports(name, ownership).await
+    }
+
     async fn ports(&self, owner: &str) -> Result<Vec<NetworkPart>, CloudError> {
-        self.tagged_ports(owner).await
+        self.marked_ports(owner).await
     }
 
     async fn ports_of(&self, server_ids: &[String]) -> Result<Vec<NetworkPart>, CloudError> {

@@ -1,13 +1,11 @@
-//! Neutron: networks by name, floating IPs, ports.
+//! Neutron: floating IPs and ports.
 //!
 //! Only things of our own project are listed, and that is checked here again: an administrator's credentials see all.
 //! A floating IP is made with its owner in its description in one call, so that it is never without one (rule 10).
 
 use std::net::IpAddr;
-use std::sync::PoisonError;
 
 use jiff::Timestamp;
-use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -15,24 +13,15 @@ use super::OpenStack;
 use super::call::Call;
 use super::catalog::Service;
 use super::client::{Ask, checked, nothing, refused};
+use super::fence::CLOSED;
 use super::ownership;
 use super::paging::{Link, Page, next};
 use crate::cloud::{CloudError, ErrorClass, NetworkPart, Ownership};
 
+/// What is asked of every port of the project: there may be as many as servers, and more.
+const FIELDS: [&str; 7] = ["id", "project_id", "tenant_id", "device_id", "description", "tags", "created_at"];
 /// Ids in one question about ports; more would make an address that proxies refuse.
 const IDS_PER_CALL: usize = 40;
-
-#[derive(Deserialize)]
-struct NetworksPage {
-    networks: Vec<WireNetwork>,
-    networks_links: Option<Vec<Link>>,
-}
-
-#[derive(Deserialize)]
-struct WireNetwork {
-    id: String,
-    name: Option<String>,
-}
 
 #[derive(Deserialize)]
 struct FloatingIpsPage {
@@ -65,14 +54,16 @@ struct PortsPage {
 }
 
 #[derive(Deserialize)]
-struct WirePort {
-    id: String,
+pub(super) struct WirePort {
+    pub(super) id: String,
     project_id: Option<String>,
     /// The older name of the same; most clouds send both.
     tenant_id: Option<String>,
-    device_id: Option<String>,
-    description: Option<String>,
-    tags: Option<Vec<String>>,
+    pub(super) device_id: Option<String>,
+    pub(super) device_owner: Option<String>,
+    pub(super) revision_number: Option<u64>,
+    pub(super) description: Option<String>,
+    pub(super) tags: Option<Vec<String>>,
     created_at: Option<String>,
     #[serde(default)]
     fixed_ips: Vec<WireFixedIp>,
@@ -106,51 +97,10 @@ macro_rules! page {
         }
     };
 }
-page!(NetworksPage, WireNetwork, networks, networks_links);
 page!(FloatingIpsPage, WireFloatingIp, floatingips, floatingips_links);
 page!(PortsPage, WirePort, ports, ports_links);
 
 impl OpenStack {
-    /// Ids as they are, names looked up; a name that fits no network or several is refused with a sentence.
-    pub(super) async fn network_ids(&self, networks: &[String]) -> Result<Vec<String>, CloudError> {
-        let mut ids = Vec::with_capacity(networks.len());
-        for network in networks {
-            ids.push(self.network_id(network).await?);
-        }
-        Ok(ids)
-    }
-
-    async fn network_id(&self, network: &str) -> Result<String, CloudError> {
-        if uuid::Uuid::parse_str(network).is_ok() {
-            return Ok(network.to_owned());
-        }
-        if let Some(id) = self.networks().get(network) {
-            return Ok(id.clone());
-        }
-        let ask =
-            Ask::get(Call::ListNetworks, Service::Network, &["networks"]).query(vec![("name", network.to_owned())]);
-        let listed = self.client.list::<NetworksPage, _>(ask, |wire| wire).await?;
-        let found: Vec<WireNetwork> =
-            listed.items.into_iter().filter(|wire| wire.name.as_deref() == Some(network)).collect();
-        let invalid = |message| Err(refused(Call::ListNetworks, ErrorClass::Invalid, message));
-        match found.as_slice() {
-            [one] => {
-                self.networks().insert(network.to_owned(), one.id.clone());
-                Ok(one.id.clone())
-            }
-            [] => invalid(format!("the cloud has no network named {network}")),
-            _ => invalid(format!("the cloud has several networks named {network}: write the id of one")),
-        }
-    }
-
-    pub(super) fn forget_networks(&self) {
-        self.networks().clear();
-    }
-
-    fn networks(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<String, String>> {
-        self.networks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) async fn all_floating_ips(&self) -> Result<Vec<NetworkPart>, CloudError> {
         let project = self.client.login().await?.project_id.clone();
         let ask = Ask::get(Call::ListFloatingIps, Service::Network, &["floatingips"])
@@ -170,7 +120,7 @@ impl OpenStack {
         }
     }
 
-    fn part_ownership(&self, tags: Option<&[String]>, description: Option<&str>) -> Option<Ownership> {
+    pub(super) fn part_ownership(&self, tags: Option<&[String]>, description: Option<&str>) -> Option<Ownership> {
         description.and_then(|text| self.identity.in_description(text)).or_else(|| self.identity.in_tags(tags?))
     }
 
@@ -215,7 +165,7 @@ impl OpenStack {
         let ask = Ask::post(Call::CreateFloatingIp, Service::Network, &["floatingips"], &body);
         let outcome = self.client.ask(ask, |answer| answer.json::<OneFloatingIp>()).await;
         if outcome.as_ref().is_err_and(|error| error.class == ErrorClass::Invalid) {
-            self.forget_networks();
+            self.forget_names();
         }
         address(outcome?, Call::CreateFloatingIp)
     }
@@ -223,8 +173,7 @@ impl OpenStack {
     async fn attach(&self, id: &str, port: &str) -> Result<IpAddr, CloudError> {
         let path = ["floatingips", checked(Call::AttachFloatingIp, id)?];
         let body = json!({"floatingip": {"port_id": port}});
-        let mut ask = Ask::post(Call::AttachFloatingIp, Service::Network, &path, &body);
-        ask.method = Method::PUT;
+        let ask = Ask::put(Call::AttachFloatingIp, Service::Network, &path, &body);
         address(self.client.ask(ask, |answer| answer.json::<OneFloatingIp>()).await?, Call::AttachFloatingIp)
     }
 
@@ -251,13 +200,13 @@ impl OpenStack {
     async fn disown_port(&self, id: &str) -> Result<(), CloudError> {
         let path = ["ports", checked(Call::DisownPort, id)?];
         let body = json!({"port": {"device_owner": ""}});
-        let mut ask = Ask::post(Call::DisownPort, Service::Network, &path, &body);
-        ask.method = Method::PUT;
+        let ask = Ask::put(Call::DisownPort, Service::Network, &path, &body);
         gone(self.client.ask(ask, nothing).await)
     }
 
-    pub(super) async fn tagged_ports(&self, owner: &str) -> Result<Vec<NetworkPart>, CloudError> {
-        let listed = self.list_ports(vec![("tags", ownership::owner_tag(owner))]).await?;
+    /// Looked for on our side: the mark is in the description, which Neutron compares only as a whole.
+    pub(super) async fn marked_ports(&self, owner: &str) -> Result<Vec<NetworkPart>, CloudError> {
+        let listed = self.list_ports(FIELDS.map(|field| ("fields", field.to_owned())).to_vec()).await?;
         let parts = listed.into_iter().map(|wire| self.port_part(wire));
         Ok(parts.filter(|part| part.ownership.as_ref().is_some_and(|mark| mark.owner == owner)).collect())
     }
@@ -277,7 +226,7 @@ impl OpenStack {
         Ok(parts)
     }
 
-    async fn list_ports(&self, mut query: Vec<(&'static str, String)>) -> Result<Vec<WirePort>, CloudError> {
+    pub(super) async fn list_ports(&self, mut query: Vec<(&'static str, String)>) -> Result<Vec<WirePort>, CloudError> {
         let project = self.client.login().await?.project_id.clone();
         query.push(("project_id", project.clone()));
         let ask = Ask::get(Call::ListPorts, Service::Network, &["ports"]).query(query);
@@ -285,11 +234,11 @@ impl OpenStack {
         Ok(listed.items.into_iter().filter(|wire| wire.is_of(&project)).collect())
     }
 
-    fn port_part(&self, wire: WirePort) -> NetworkPart {
+    pub(super) fn port_part(&self, wire: WirePort) -> NetworkPart {
         NetworkPart {
             ownership: self.part_ownership(wire.tags.as_deref(), wire.description.as_deref()),
             id: wire.id,
-            attached_to: wire.device_id.filter(|id| !id.is_empty()),
+            attached_to: wire.device_id.filter(|id| !id.is_empty() && id != CLOSED),
             address: None,
             created: created(wire.created_at.as_deref()),
         }

@@ -1,8 +1,8 @@
 //! How ownership is written on things in a cloud, and read back (rule 10).
 //!
-//! Servers carry it as metadata always, as tags where the cloud has them; floating IPs in their description. What does
-//! not fit a field's limits is replaced by its hash on both sides, so ours is still recognised. A thing is never taken
-//! for ours on less than its owner's full mark.
+//! Servers carry it as metadata always, as tags where the cloud has them; ports and floating IPs in their description.
+//! What does not fit a field's limits is replaced by its hash on both sides, so ours is still recognised. A thing is
+//! never taken for ours on less than its owner's full mark.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -74,12 +74,7 @@ pub(crate) fn tags(ownership: &Ownership) -> Vec<String> {
     marks(ownership).into_iter().map(|(key, value)| format!("{key}={}", tag_value(key, value))).collect()
 }
 
-/// The tag by which everything of an owner is listed.
-pub(crate) fn owner_tag(owner: &str) -> String {
-    format!("{OWNER_KEY}={}", tag_value(OWNER_KEY, owner))
-}
-
-/// The description of a floating IP.
+/// The description of a port or a floating IP.
 pub(crate) fn description(ownership: &Ownership) -> String {
     let Ownership { owner, record, provider } = ownership;
     let text = format!("{DESCRIPTION} owner={} record={} provider={}", word(owner), word(record), word(provider));

@@ -2,6 +2,7 @@
 
 mod boot;
 mod fake;
+mod fence;
 mod lists;
 mod login;
 mod networks;
@@ -63,6 +64,7 @@ fn boot(name: &str) -> BootRequest {
         config_drive: None,
         user_data: None,
         metadata: Default::default(),
+        port: None,
         may_still: std::sync::Arc::new(|| true),
     }
 }
