@@ -229,17 +229,19 @@ struct Outcome {
     status: u16,
     subject: Option<String>,
     took: Duration,
+    /// It took effect long after it was made, and was recorded then.
+    late: bool,
 }
 
 impl Outcome {
     fn of(reply: &Reply, started: Instant) -> Self {
         let location = reply.headers.iter().find(|(name, _)| *name == "location");
         let subject = location.and_then(|(_, url)| url.rsplit('/').next()).map(str::to_owned);
-        Self { status: reply.status, subject, took: started.elapsed() }
+        Self { status: reply.status, subject, took: started.elapsed(), late: false }
     }
 
     fn silent(started: Instant) -> Self {
-        Self { status: 0, subject: None, took: started.elapsed() }
+        Self { status: 0, subject: None, took: started.elapsed(), late: false }
     }
 }
 
@@ -263,7 +265,7 @@ fn record(world: &mut World, call: &Call, request: &Request, applied: &Applied, 
         seq: 0,
         time: now,
         service: call.service,
-        name: call.name.clone(),
+        name: if outcome.late { format!("late-{}", call.name) } else { call.name.clone() },
         method: request.method.to_string(),
         path,
         status: outcome.status,
@@ -363,5 +365,10 @@ async fn hang(link: &Link, limit: Option<Duration>) -> Response {
 async fn act_late(simulator: Arc<Simulator>, asked: Arc<(Call, Request)>, behaviours: Vec<Behaviour>, after: Duration) {
     tokio::time::sleep(after).await;
     let (call, request) = &*asked;
-    let _nobody_waits_for = simulator.with(|world, _, now| perform(world, call, request, &behaviours, now));
+    simulator.with(|world, _, now| {
+        let started = Instant::now();
+        let nobody_waits_for = perform(world, call, request, &behaviours, now);
+        let outcome = Outcome { late: true, ..Outcome::of(&nobody_waits_for, started) };
+        record(world, call, request, &Applied::default(), outcome, now);
+    });
 }
