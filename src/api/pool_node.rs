@@ -9,7 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{pool::Probe, rules};
+use super::{pool::Probe, provider::LaunchFence, rules};
 
 const INSTEAD: &str = "delete the node, its Pool makes a new one";
 
@@ -102,6 +102,10 @@ pub struct PoolNodeSpec {
     /// What must answer before it is ready.
     #[x_kube(validation = rules::immutable("probe", INSTEAD))]
     pub probe: Probe,
+    /// How its boot request was fenced, whatever its Provider says now.
+    #[serde(default)]
+    #[x_kube(validation = rules::immutable("launchFence", INSTEAD))]
+    pub launch_fence: LaunchFence,
 }
 
 /// The NodeRequest a node was given to.
@@ -305,6 +309,12 @@ impl PoolNode {
     #[must_use]
     pub fn name_of_slot(provider: &str, slot: i32) -> String {
         format!("{provider}-{slot}")
+    }
+
+    /// Whether a port is made before its boot request.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.spec.launch_fence == LaunchFence::Port
     }
 
     /// The state, `Building` for a record that has no status yet.

@@ -30,6 +30,8 @@ use super::{Duration, rules};
          && self.spec.cloud.cloudName == oldSelf.spec.cloud.cloudName)",
     ).message("region and cloudName cannot be changed while servers exist there; add a second Provider, or set paused: true, \
                delete the nodes of this one and wait until status.servers.used is 0"),
+    validation = Rule::new("self.spec.launchFence == 'None' || (has(self.spec.networks) && self.spec.networks.size() > 0)")
+        .message("launchFence: Port makes a port on the first of networks: name one there, or write launchFence: None"),
     printcolumn(name = "Max", type_ = "integer", json_path = ".spec.maxServers", description = "Servers allowed"),
     printcolumn(name = "Used", type_ = "integer", json_path = ".status.servers.used", description = "Slots taken"),
     printcolumn(name = "Ready", type_ = "integer", json_path = ".status.servers.ready"),
@@ -98,9 +100,24 @@ pub struct ProviderSpec {
     /// Whether servers get a config drive; without it, the cloud's own choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_drive: Option<bool>,
+    /// What keeps a boot request that was not answered from making a server later. With `Port` it is settled in about a
+    /// minute what became of one, instead of the operator's `--settle-time`; each server costs two more calls.
+    #[serde(default)]
+    pub launch_fence: LaunchFence,
     /// Launch nothing new here; what runs goes on.
     #[serde(default)]
     pub paused: bool,
+}
+
+/// What keeps a boot request that was not answered from making a server later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum LaunchFence {
+    /// Nothing: it is waited for as long as it may be on its way.
+    #[default]
+    None,
+    /// A port on the first network, made before the boot request that names it: the cloud refuses the request once the
+    /// port is closed. A request that was let through before still makes its server, which is found and adopted.
+    Port,
 }
 
 /// Credentials: one cloud of one `clouds.yaml` in one Secret.
@@ -297,6 +314,7 @@ impl ProviderSpec {
             key_pair: None,
             floating_ip: None,
             config_drive: None,
+            launch_fence: LaunchFence::None,
             paused: false,
         }
     }

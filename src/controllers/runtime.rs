@@ -9,7 +9,7 @@ use super::index::Key;
 use super::records::LaunchPermit;
 use crate::cloud::CloudError;
 use crate::plan::allocation::Resources;
-use crate::plan::node::{Boot, Deletion, Probe};
+use crate::plan::node::{Boot, Deletion, Fence, Probe};
 
 /// A record whose create is not answered yet: it holds its slot.
 #[derive(Clone, Debug)]
@@ -30,6 +30,17 @@ pub struct Creating {
     pub taken: bool,
 }
 
+/// The port that a fenced boot request names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MadePort {
+    /// Certainly none.
+    None,
+    /// Nobody can tell: a lost answer, or another process may have made it.
+    Unknown,
+    /// This one, by its id.
+    Made(String),
+}
+
 /// What is known of one node beside its record.
 #[derive(Debug)]
 pub struct NodeRuntime {
@@ -39,6 +50,12 @@ pub struct NodeRuntime {
     pub permit: Option<LaunchPermit>,
     /// Its boot request.
     pub boot: Boot,
+    /// What stands between its boot request and a server.
+    pub fence: Fence,
+    /// How often the fence could not be closed.
+    pub fence_failures: u32,
+    /// The port of that fence.
+    pub port: MadePort,
     /// When it was sent.
     pub sent: Option<Timestamp>,
     /// Why it was refused.
@@ -89,6 +106,9 @@ impl NodeRuntime {
             key,
             permit: None,
             boot,
+            fence: Fence::Off,
+            fence_failures: 0,
+            port: MadePort::Unknown,
             sent: None,
             refusal: None,
             server_id: None,

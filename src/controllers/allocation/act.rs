@@ -100,6 +100,7 @@ fn new_node(
         username: launch.login.username.clone(),
         port: launch.login.port,
         probe: record.spec.readiness.probe,
+        launch_fence: launch.fence,
     };
     let text = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let metadata = ObjectMeta {

@@ -18,6 +18,7 @@ use super::runtime::{Creating, NodeRuntime};
 use super::{Engine, Mark, pool};
 use crate::api::conditions::reason;
 use crate::api::pool::UpdateStrategy;
+use crate::api::provider::LaunchFence;
 use crate::api::{
     ANNOTATION_HASH_VERSION, DiskImage, NodeRequest, NodeState, Pool, PoolNode, Provider, ProviderImage, RequestState,
 };
@@ -262,6 +263,8 @@ pub struct Launch {
     pub flavor: Flavor,
     /// How nodes of it are logged into.
     pub login: crate::api::disk_image::Login,
+    /// How its boot requests are fenced: nothing that a node shows, so nothing of the hash.
+    pub fence: LaunchFence,
     /// The hash of all that makes a node outdated.
     pub hash: String,
 }
@@ -301,7 +304,7 @@ pub fn template(engine: &Engine, key: &Key, record: &Pool, provider: &Key) -> Re
     })?;
     let login = disk_image.spec.login.clone();
     let hash = super::pool::hash(record, spec, &image_id, &flavor.id, &login);
-    Ok(Launch { version, image_id, flavor, login, hash })
+    Ok(Launch { version, image_id, flavor, login, fence: spec.spec.launch_fence, hash })
 }
 
 /// A Provider, as far as each of its nodes asks: looked up once a pass, since a pass looks at every node.

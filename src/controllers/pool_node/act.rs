@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::super::runtime::NodeRuntime;
 use super::super::{Engine, Mark, records};
-use super::{Key, launch, probing, report};
+use super::{Key, fence, launch, probing, report};
 use crate::api::{FINALIZER_SERVER, PoolNode};
 use crate::cloud::{Cloud, CloudError, ErrorClass};
 use crate::ops::turns;
@@ -56,6 +56,7 @@ pub fn perform(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, step: Step)
         Step::DeleteServer => delete_server(engine, node, uid, false),
         Step::ForceDeleteServer => delete_server(engine, node, uid, true),
         Step::LookUp => look_up(engine, node, uid),
+        Step::CloseFence => fence::close(engine, node, uid),
         Step::ListAll => engine.connection_of(node).into_iter().for_each(|connection| connection.list_all()),
         Step::Free => free(engine, node, uid),
     }
@@ -161,7 +162,7 @@ fn again(engine: &mut Engine, uid: &str, error: &records::WriteError) {
 }
 
 /// A cloud call for a node: only while this replica leads, with the answer applied to the engine.
-fn call<T, F>(
+pub(super) fn call<T, F>(
     engine: &mut Engine,
     node: &PoolNode,
     uid: &str,
@@ -311,28 +312,49 @@ fn looked_up(engine: &mut Engine, provider: &Key, uid: &str, answer: Result<crat
 fn free(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     let client = engine.setup.client.clone();
     let seen = Arc::clone(node);
-    let floating = engine
-        .providers
-        .get(&Key::of(&**node).sibling(&node.spec.provider))
-        .is_some_and(|provider| provider.spec.floating_ip.is_some());
+    let provider = Key::of(&**node).sibling(&node.spec.provider);
+    let floating = engine.providers.get(&provider).is_some_and(|provider| provider.spec.floating_ip.is_some());
     let booted =
         engine.runtime.get(uid).is_some_and(|runtime| runtime.server_id.is_some() || runtime.boot == Boot::Unclear);
-    let cloud =
-        (floating && booted).then(|| engine.connection_of(node).map(super::provider::Connection::cloud)).flatten();
+    let parts = Parts { floating_ips: floating && booted, port: fence::left(engine, node, uid) };
+    let cloud = engine.connection_of(node).filter(|_| parts.any()).map(super::provider::Connection::cloud);
     let server = engine.runtime.get(uid).and_then(|runtime| runtime.server_id.clone());
     if let Some(server) = server {
-        super::super::leaks::server_gone(engine, &Key::of(&**node).sibling(&node.spec.provider), &server, uid);
+        super::super::leaks::server_gone(engine, &provider, &server, uid);
     }
     let record = uid.to_owned();
     write(engine, uid, async move {
-        // One that cannot be deleted now carries our mark: the collector finds it, and the slot is not held for it.
-        if let Some(cloud) = cloud
-            && let Err(error) = delete_floating_ips(&*cloud, &record).await
-        {
-            tracing::warn!(record, %error, "floating IP not deleted; it is left to the collector");
+        if let Some(cloud) = cloud {
+            parts.delete(&*cloud, &record).await;
         }
         turns::usual(|| records::remove_finalizer(&client, &*seen, FINALIZER_SERVER)).await
     });
+}
+
+/// What may be left of a record in the cloud when its server is gone.
+struct Parts {
+    floating_ips: bool,
+    port: Option<fence::Left>,
+}
+
+impl Parts {
+    const fn any(&self) -> bool {
+        self.floating_ips || self.port.is_some()
+    }
+
+    /// One that cannot be deleted now carries our mark: the collector finds it, and the slot is not held for it.
+    async fn delete(&self, cloud: &dyn Cloud, record: &str) {
+        if self.floating_ips
+            && let Err(error) = delete_floating_ips(cloud, record).await
+        {
+            tracing::warn!(record, %error, "floating IP not deleted; it is left to the collector");
+        }
+        if let Some(port) = &self.port
+            && let Err(error) = fence::remove(cloud, port).await
+        {
+            tracing::warn!(record, %error, "port not deleted; it is left to the collector");
+        }
+    }
 }
 
 async fn delete_floating_ips(cloud: &dyn Cloud, record: &str) -> Result<(), CloudError> {

@@ -10,8 +10,9 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::super::records::{self, LaunchPermit};
+use super::super::runtime::MadePort;
 use super::super::{Engine, Mark};
-use super::{Boot, Key, versions};
+use super::{Boot, Fence, Key, versions};
 use crate::api::PoolNode;
 use crate::api::conditions::reason;
 use crate::api::pool::UserDataSecretRef;
@@ -61,11 +62,12 @@ pub fn boot(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     let version = node.spec.provider_image.as_ref().map(|name| versions::ask(engine, Key::of(&**node).sibling(name)));
     let node = Arc::clone(node);
     engine.spawn(async move {
+        let mut port = MadePort::None;
         let outcome = match usable(version).await {
-            Ok(()) => send(&client, cloud, &node, request, user_data, permit).await,
+            Ok(()) => send(&client, cloud, &node, request, user_data, permit, &mut port).await,
             Err(why) => Outcome::NotSent(why),
         };
-        move |engine: &mut Engine| booted(engine, &node, outcome)
+        move |engine: &mut Engine| booted(engine, &node, outcome, port)
     });
 }
 
@@ -87,6 +89,7 @@ async fn send(
     mut request: BootRequest,
     user_data: Option<UserDataSecretRef>,
     permit: LaunchPermit,
+    port: &mut MadePort,
 ) -> Outcome {
     let namespace = node.namespace().unwrap_or_default();
     if let Some(wanted) = user_data {
@@ -99,11 +102,32 @@ async fn send(
     if !(request.may_still)() {
         return Outcome::NotSent("this replica does not lead any more, or the right to boot has ended".to_owned());
     }
+    if node.is_fenced()
+        && let Err(error) = fence(&*cloud, &mut request, port).await
+    {
+        return Outcome::Failed(error);
+    }
     let answer = cloud.create_server(&request).await;
     drop(permit);
     match answer {
         Ok(id) => Outcome::Accepted(id),
         Err(error) => Outcome::Failed(error),
+    }
+}
+
+/// Makes the port that the request names. Without it no boot request is sent: however that failed, nothing was booted.
+async fn fence(cloud: &dyn Cloud, request: &mut BootRequest, port: &mut MadePort) -> Result<(), CloudError> {
+    match cloud.create_port(request).await {
+        Ok(id) => {
+            *port = MadePort::Made(id.clone());
+            request.port = Some(id);
+            Ok(())
+        }
+        Err(error) if error.class == ErrorClass::Unclear => {
+            *port = MadePort::Unknown;
+            Err(CloudError { class: ErrorClass::Unavailable, ..error })
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -150,6 +174,7 @@ fn request(engine: &Engine, node: &PoolNode, permit: &LaunchPermit) -> Option<(A
         config_drive: provider.spec.config_drive,
         user_data: None,
         metadata: pool.spec.metadata.clone(),
+        port: None,
         may_still: Arc::new(move || guard.is_current() && Instant::now() < until && !rejected.holds(version.as_ref())),
     };
     Some((connection.cloud(), request))
@@ -162,10 +187,13 @@ pub fn server_name(node: &PoolNode) -> String {
     format!("{}-{}", node.name_any(), uid.get(..8).unwrap_or(&uid))
 }
 
-fn booted(engine: &mut Engine, node: &Arc<PoolNode>, outcome: Outcome) {
+fn booted(engine: &mut Engine, node: &Arc<PoolNode>, outcome: Outcome, port: MadePort) {
     let Some(uid) = node.uid() else { return };
     let now = engine.now;
-    if matches!(outcome, Outcome::Accepted(_) | Outcome::Failed(_)) {
+    // Without its port a boot request was not sent, and what failed says nothing of whether boots are answered.
+    let sent = !node.is_fenced() || matches!(port, MadePort::Made(_));
+    set(engine, &uid, |runtime| runtime.port = port);
+    if sent && matches!(outcome, Outcome::Accepted(_) | Outcome::Failed(_)) {
         with_connection(engine, node, |connection| connection.boot_answered = Some(now));
     }
     match outcome {
@@ -214,6 +242,9 @@ fn refused(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, error: CloudErr
     set(engine, uid, |runtime| {
         runtime.boot = boot;
         runtime.refusal = Some(error);
+        if boot == Boot::Unclear && node.is_fenced() {
+            runtime.fence = Fence::of_unclear(now);
+        }
     });
 }
 

@@ -5,6 +5,7 @@
 
 mod act;
 mod advice;
+mod fence;
 mod launch;
 mod probing;
 mod report;
@@ -22,7 +23,7 @@ use crate::api::pool_node::OnRelease;
 use crate::api::{ANNOTATION_LAUNCHED_BY, NodeRequest, NodeState, PoolNode, RequestState};
 use crate::cloud::{Server, ServerStatus};
 use crate::plan;
-use crate::plan::node::{Boot, Claim, Decision, Hold, Observation, Probe, Sighting, State, Status};
+use crate::plan::node::{Boot, Claim, Decision, Fence, Hold, Observation, Probe, Sighting, State, Status};
 
 pub use self::act::{claim, condemn};
 pub use self::launch::{adopt_permit, server_name};
@@ -109,6 +110,10 @@ fn meet(engine: &mut Engine, node: &PoolNode, uid: &str) {
     if runtime.server_id.is_some() {
         runtime.boot = Boot::Accepted;
     }
+    if runtime.boot == Boot::Unclear && node.is_fenced() {
+        // What an earlier life knew of it is asked of the cloud again.
+        runtime.fence = Fence::of_unclear(engine.now);
+    }
     engine.runtime.insert(uid.to_owned(), runtime);
 }
 
@@ -185,6 +190,7 @@ fn observe(engine: &Engine, node: &PoolNode, uid: &str) -> Option<Observation> {
         state: state(node),
         condemned: node.metadata.deletion_timestamp.is_some(),
         boot: if runtime.permit.is_some() { Boot::Permitted } else { runtime.boot },
+        fence: runtime.fence,
         server_known: runtime.server_id.is_some(),
         server_recorded: status.is_some_and(|status| status.server_id.is_some()),
         sighting: sighting(engine, node, runtime),

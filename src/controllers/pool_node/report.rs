@@ -16,7 +16,7 @@ use crate::api::conditions::{self, Desired, READY, reason};
 use crate::api::{NodeState, PoolNode};
 use crate::cloud::{ErrorClass, Server};
 use crate::ops::turns;
-use crate::plan::node::Failure;
+use crate::plan::node::{Failure, Fence};
 
 /// How many of the console's last lines are kept with a failed launch.
 const CONSOLE_LINES: u32 = 20;
@@ -180,10 +180,17 @@ fn sentence(engine: &Engine, node: &PoolNode, failure: Failure) -> String {
         Failure::Refused => {
             refusal(engine, node).map_or_else(|| "refused".to_owned(), |(_, message)| advice::advised(message))
         }
-        Failure::NeverAppeared => "the boot request was not answered, and no server of it was found".to_owned(),
+        Failure::NeverAppeared => never_appeared(engine, node),
         Failure::ServerLost => "the server disappeared or stopped, and the operator did not do it".to_owned(),
         Failure::Unreachable => "the idle node no longer answers, or answers with another host key".to_owned(),
     }
+}
+
+fn never_appeared(engine: &Engine, node: &PoolNode) -> String {
+    let runtime = node.uid().and_then(|uid| engine.runtime.get(&uid));
+    let closed = runtime.is_some_and(|runtime| matches!(runtime.fence, Fence::Closed { .. }));
+    let more = if closed { "; its port was closed, so that none can come of it any more" } else { "" };
+    format!("the boot request was not answered, and no server of it was found{more}")
 }
 
 /// An idle node is lost: told on the pool, not counted as a launch.
