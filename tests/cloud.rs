@@ -62,6 +62,7 @@ async fn request(cloud: &OpenStack, name: &str) -> BootRequest {
         config_drive: None,
         user_data: Some(SecretString::from("#!/bin/sh\necho canary-user-data\n")),
         metadata: [("team".to_owned(), "a".to_owned())].into(),
+        port: None,
         may_still: std::sync::Arc::new(|| true),
     }
 }

@@ -5,6 +5,8 @@
 
 mod support;
 
+#[path = "real_cloud/fence.rs"]
+mod fence;
 #[path = "real_cloud/outages.rs"]
 mod outages;
 #[path = "real_cloud/pools.rs"]

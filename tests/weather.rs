@@ -14,6 +14,8 @@ mod creates;
 mod credentials;
 #[path = "weather/deletes.rs"]
 mod deletes;
+#[path = "weather/fence.rs"]
+mod fence;
 #[path = "weather/lists.rs"]
 mod lists;
 #[path = "weather/neighbours.rs"]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nodepool_operator::cloud::openstack::{CloudConfig, Interface, OpenStack, Options};
 use nodepool_operator::cloud::{
-    BootRequest, Cloud, CloudError, ErrorClass, ImageSelector, Ownership, Server, ServerQuery, ServerStatus,
+    BootRequest, Cloud, CloudError, ErrorClass, ImageSelector, Ownership, Passage, Server, ServerQuery, ServerStatus,
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -55,6 +55,7 @@ async fn request(side: &Side, name: &str) -> BootRequest {
         config_drive: None,
         user_data: Some(SecretString::from("#!/bin/sh\necho canary-user-data\n")),
         metadata: [("team".to_owned(), "a".to_owned())].into(),
+        port: None,
         may_still: Arc::new(|| true),
     }
 }
@@ -273,6 +274,56 @@ async fn a_port_that_nova_left_behind_can_be_deleted(side: &Side) {
     assert!(cloud.ports_of(&[dead]).await.unwrap().is_empty());
 }
 
+/// A boot request that names a port of its own, made before.
+async fn fenced(side: &Side, cloud: &OpenStack, word: &str) -> BootRequest {
+    let wanted = BootRequest { security_groups: vec!["default".into()], ..request(side, &side.name(word)).await };
+    let port = cloud.create_port(&wanted).await.unwrap();
+    side.later(Network, format!("/ports/{port}"));
+    BootRequest { port: Some(port), ..wanted }
+}
+
+async fn a_closed_port_fences_a_boot_off(side: &Side) {
+    let cloud = client(side);
+    let wanted = fenced(side, &cloud, "fenced-off").await;
+    let close = || cloud.close_port(&wanted.name, &wanted.ownership);
+    assert_eq!(close().await.unwrap(), Passage::Closed);
+    assert_eq!(class(cloud.create_server(&wanted).await), ErrorClass::Conflict);
+    assert_eq!(close().await.unwrap(), Passage::Closed);
+    let made = cloud.ports_made(&wanted.name, &wanted.ownership).await.unwrap();
+    assert!(made.len() == 1 && made[0].attached_to.is_none(), "{made:?}");
+    assert!(cloud.ports(OWNER).await.unwrap().contains(&made[0]), "the collector would not find it");
+    cloud.delete_port(&made[0].id).await.unwrap();
+    assert_eq!(close().await.unwrap(), Passage::Absent);
+    assert_eq!(class(cloud.create_server(&wanted).await), ErrorClass::Invalid);
+}
+
+async fn a_port_that_its_server_has_is_not_closed(side: &Side) {
+    let cloud = client(side);
+    let wanted = fenced(side, &cloud, "passed").await;
+    let id = boot(side, &cloud, &wanted).await;
+    status(&cloud, &id, ServerStatus::Active).await;
+    assert_eq!(cloud.close_port(&wanted.name, &wanted.ownership).await.unwrap(), Passage::Taken(id.clone()));
+    assert_eq!(status(&cloud, &id, ServerStatus::Active).await.addresses.len(), 1);
+    cloud.delete_server(&id).await.unwrap();
+    side.gone(&id).await;
+    let left = cloud.ports_made(&wanted.name, &wanted.ownership).await.unwrap();
+    assert!(left.len() == 1 && left[0].attached_to.is_none(), "{left:?}");
+    cloud.delete_port(&left[0].id).await.unwrap();
+}
+
+/// Let through, and not built yet: the fence comes too late for the request, and the list tells what becomes of it.
+async fn a_boot_that_passed_a_port_before_it_was_closed_is_listed(side: &Side) {
+    let cloud = client(side);
+    let wanted = fenced(side, &cloud, "just-passed").await;
+    side.trouble("boot", &wanted.name, 2.0, None).await;
+    let id = boot(side, &cloud, &wanted).await;
+    let passage = cloud.close_port(&wanted.name, &wanted.ownership).await.unwrap();
+    assert!(passage == Passage::Closed || passage == Passage::Taken(id.clone()), "{passage:?}");
+    let listed = cloud.list_servers(ServerQuery::Full).await.unwrap().servers;
+    assert!(listed.iter().any(|server| server.id == id && server.ownership == Some(wanted.ownership.clone())));
+    side.no_trouble(&wanted.name).await;
+}
+
 async fn a_credential_that_was_revoked_is_told_as_such(side: &Side) {
     let auth = side.credentials(side.by_application_credential());
     let id = auth.pointer("/auth/identity/application_credential/id").unwrap().as_str().unwrap();
@@ -418,6 +469,9 @@ conformance!(shared:
     a_floating_ip_is_given_once_and_found_again,
     ports_are_found_by_their_owner_and_deleted,
     a_port_that_nova_left_behind_can_be_deleted,
+    a_closed_port_fences_a_boot_off,
+    a_port_that_its_server_has_is_not_closed,
+    a_boot_that_passed_a_port_before_it_was_closed_is_listed,
     a_credential_that_was_revoked_is_told_as_such,
     the_cloud_s_clock_is_known,
     a_boot_that_can_never_work_is_invalid,

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt;
+use nodepool_operator::api::provider::LaunchFence;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -17,7 +18,7 @@ use crate::story::{Cast, Stage};
 use crate::support::{Call, Hook, Killer, Moment, Verdict};
 
 /// The seeds that every run of the tests plays.
-const SEEDS: u64 = 4;
+const SEEDS: u64 = 8;
 /// Plays this seed only.
 const SEED: &str = "CHAOS_SEED";
 /// Plays new seeds for so many seconds.
@@ -59,8 +60,9 @@ async fn by_chance() {
 }
 
 async fn story(seed: u64) -> Result<(), String> {
-    let stage = Stage::set("6s").await;
-    // Every other seed has a second operator that leads as well.
+    // Every other pair of seeds has a fence before each boot, every other seed a second operator that leads as well.
+    let fence = if seed / 2 % 2 == 0 { LaunchFence::None } else { LaunchFence::Port };
+    let stage = Stage::set("6s", fence).await;
     let operators = (0..=(seed + 1) % 2).map(|_| stage.operator().start()).collect();
     let mut cast = Cast::new(&stage, operators);
     let kills = Arc::new(AtomicU32::new(0));

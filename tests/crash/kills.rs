@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::join_all;
+use nodepool_operator::api::provider::LaunchFence;
 use tokio::time::Instant;
 
 use crate::story::{Cast, Scene, Stage};
-use crate::support::{Call, CrashPoint, Hook, Namespace, Verdict, crash_at};
+use crate::support::{Call, CrashPoint, Hook, Moment, Namespace, Verdict, crash_at};
 
 /// How many stories play at once: they wait most of their time.
 const AT_ONCE: usize = 10;
@@ -37,6 +38,7 @@ enum Side {
 /// A call of one scene; its ordinal counts from the scene's begin.
 #[derive(Clone, Debug)]
 struct Point {
+    fence: LaunchFence,
     scene: Scene,
     side: Side,
     at: CrashPoint,
@@ -45,7 +47,8 @@ struct Point {
 impl fmt::Display for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let moment = if self.at.after { "after" } else { "before" };
-        write!(f, "{:?} {:?} {} #{} {moment}", self.scene, self.side, self.at.signature, self.at.ordinal)
+        let Self { fence, scene, side, at } = self;
+        write!(f, "{fence:?} {scene:?} {side:?} {} #{} {moment}", at.signature, at.ordinal)
     }
 }
 
@@ -61,10 +64,13 @@ enum Outcome {
 /// One point of each scene at most, for one story.
 type Kills = Vec<Point>;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_every_call_nothing_is_doubled_lost_or_left() {
-    let mut points = undisturbed().await;
-    if let Ok(only) = std::env::var(REPLAY) {
+async fn killed_at_every_call_nothing_is_doubled_lost_or_left(fence: LaunchFence) {
+    let only = std::env::var(REPLAY).ok();
+    if only.as_ref().is_some_and(|only| !only.starts_with(&format!("{fence:?} "))) {
+        return;
+    }
+    let mut points = undisturbed(fence).await;
+    if let Some(only) = only {
         points.retain(|point| point.to_string() == only);
         assert!(!points.is_empty(), "no such point");
     }
@@ -79,8 +85,8 @@ async fn killed_at_every_call_nothing_is_doubled_lost_or_left() {
 }
 
 /// The calls of the story when nothing happens.
-async fn undisturbed() -> Vec<Point> {
-    let stage = Stage::set(LAUNCH_TIMEOUT).await;
+async fn undisturbed(fence: LaunchFence) -> Vec<Point> {
+    let stage = Stage::set(LAUNCH_TIMEOUT, fence).await;
     let mut cast = Cast::new(&stage, vec![stage.operator().start()]);
     let mut points = Vec::new();
     for scene in Scene::ALL {
@@ -89,7 +95,8 @@ async fn undisturbed() -> Vec<Point> {
             panic!("the undisturbed story: {why}\n{}", cast.logs(100));
         }
         for (side, proxy) in [(Side::Kubernetes, &stage.api), (Side::Cloud, &stage.cloud)] {
-            points.extend(proxy.calls().iter().filter(|call| is_hit(call)).flat_map(|call| both(scene, side, call)));
+            let calls = proxy.calls();
+            points.extend(calls.iter().filter(|call| is_hit(call)).flat_map(|call| both(fence, scene, side, call)));
         }
     }
     points
@@ -99,9 +106,9 @@ fn is_hit(call: &Call) -> bool {
     call.ordinal <= OF_REPEATED || !REPEATED.contains(&call.signature.as_str())
 }
 
-fn both(scene: Scene, side: Side, call: &Call) -> [Point; 2] {
+fn both(fence: LaunchFence, scene: Scene, side: Side, call: &Call) -> [Point; 2] {
     let at = |after| CrashPoint { signature: call.signature.clone(), ordinal: call.ordinal, after };
-    [false, true].map(|after| Point { scene, side, at: at(after) })
+    [false, true].map(|after| Point { fence, scene, side, at: at(after) })
 }
 
 /// As each scene ends as if nothing had happened, the next can have its own kill: fewer stories for all points.
@@ -139,7 +146,7 @@ async fn lane(left: Arc<Mutex<Vec<Kills>>>) -> Vec<(Point, Outcome)> {
 }
 
 async fn survive(kills: Kills, namespace: Arc<Namespace>) -> Vec<(Point, Outcome)> {
-    let stage = Stage::set_in(namespace, LAUNCH_TIMEOUT).await;
+    let stage = Stage::set_in(namespace, LAUNCH_TIMEOUT, kills[0].fence).await;
     let mut cast = Cast::new(&stage, Vec::new());
     let mut outcomes = Vec::new();
     for scene in Scene::ALL {
@@ -228,3 +235,25 @@ fn report(outcomes: &[(Point, Outcome)], took: Duration) {
     let vanished: Vec<_> = covered.iter().filter(|(_, count)| **count == 0).collect();
     assert!(vanished.is_empty(), "never reached: {vanished:?}");
 }
+
+/// A call that no undisturbed story makes: it closes the fence of a boot request that got lost. Only that can free the
+/// slot in time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_while_it_closes_a_fence() {
+    for after in [false, true] {
+        let stage = Stage::set("10m", LaunchFence::Port).await;
+        let mut cast = Cast::new(&stage, Vec::new());
+        let signature = "PUT /network/v2.0/ports/{id}".to_owned();
+        let kill = crash_at(CrashPoint { signature, ordinal: 1, after }, cast.next_killer());
+        stage.cloud.set_hook(Arc::new(move |call, moment| {
+            let boot = call.signature == "POST /compute/v2.1/servers" && moment == Moment::Before;
+            let lost = boot && call.ordinal == 1;
+            if lost { Box::pin(async { Verdict::Cut }) } else { kill(call, moment) }
+        }));
+        cast.start();
+        cast.play(SCENE).await.unwrap_or_else(|why| panic!("killed after: {after}: {why}\n{}", cast.logs(60)));
+        assert_eq!(cast.restarts, 1, "{}", cast.logs(60));
+    }
+}
+
+with_and_without_a_fence!(killed_at_every_call_nothing_is_doubled_lost_or_left);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DeleteParams, Patch, PatchParams};
+use nodepool_operator::api::provider::LaunchFence;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -31,10 +32,9 @@ const LEADERSHIP_LOST: i32 = 3;
 /// After how many calls of the first operator the second one starts, and the seed of how their calls are delayed.
 const MEETINGS: [(usize, u64); 8] = [(0, 1), (1, 2), (8, 3), (15, 4), (22, 5), (30, 6), (45, 7), (60, 8)];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_that_lead_at_once_double_nothing() {
+async fn two_that_lead_at_once_double_nothing(fence: LaunchFence) {
     let played: Vec<_> = futures::stream::iter(MEETINGS)
-        .map(|(calls, seed)| async move { (calls, seed, tokio::spawn(both_lead(calls, seed)).await) })
+        .map(|(calls, seed)| async move { (calls, seed, tokio::spawn(both_lead(calls, seed, fence)).await) })
         .buffer_unordered(MEETINGS.len())
         .collect()
         .await;
@@ -48,8 +48,8 @@ async fn two_that_lead_at_once_double_nothing() {
     assert_eq!(failed, 0, "of {} meetings", MEETINGS.len());
 }
 
-async fn both_lead(calls: usize, seed: u64) -> Result<(), String> {
-    let stage = Stage::set(PATIENT).await;
+async fn both_lead(calls: usize, seed: u64, fence: LaunchFence) -> Result<(), String> {
+    let stage = Stage::set(PATIENT, fence).await;
     stage.api.set_hook(delayed(seed));
     stage.cloud.set_hook(delayed(seed + 1000));
     let first = stage.operator().start();
@@ -98,9 +98,8 @@ fn lost_its_lease(status: ExitStatus, operator: &Operator) {
     assert_eq!(status.code(), Some(LEADERSHIP_LOST), "{}", operator.log());
 }
 
-#[tokio::test]
-async fn a_standby_acts_soon_after_the_leader_was_killed() {
-    let stage = Stage::set("4s").await;
+async fn a_standby_acts_soon_after_the_leader_was_killed(fence: LaunchFence) {
+    let stage = Stage::set("4s", fence).await;
     let (leader, standby) = pair(&stage).await;
     leader.kill9();
     let killed = Instant::now();
@@ -110,9 +109,8 @@ async fn a_standby_acts_soon_after_the_leader_was_killed() {
     println!("took over and played on within {:.1?}", killed.elapsed());
 }
 
-#[tokio::test]
-async fn a_leader_that_is_asked_to_end_hands_over_at_once() {
-    let stage = Stage::set(PATIENT).await;
+async fn a_leader_that_is_asked_to_end_hands_over_at_once(fence: LaunchFence) {
+    let stage = Stage::set(PATIENT, fence).await;
     let (leader, standby) = pair(&stage).await;
     // In the middle of its work.
     eventually(SCENE, || async {
@@ -127,9 +125,8 @@ async fn a_leader_that_is_asked_to_end_hands_over_at_once() {
     Cast::new(&stage, vec![standby]).play(SCENE).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_leader_whose_lease_is_gone_or_stolen_ends() {
-    let stage = Stage::set(PATIENT).await;
+async fn a_leader_whose_lease_is_gone_or_stolen_ends(fence: LaunchFence) {
+    let stage = Stage::set(PATIENT, fence).await;
     let leases = stage.namespace.api::<Lease>();
     let (leader, standby) = pair(&stage).await;
     leases.delete(LEASE, &DeleteParams::default()).await.unwrap();
@@ -142,9 +139,8 @@ async fn a_leader_whose_lease_is_gone_or_stolen_ends() {
 }
 
 /// Stopped when the answer to its first record arrives, and woken when another leads: the permit is of no use then.
-#[tokio::test]
-async fn a_leader_that_slept_longer_than_its_lease_boots_nothing_when_it_wakes() {
-    let stage = Stage::set("4s").await;
+async fn a_leader_that_slept_longer_than_its_lease_boots_nothing_when_it_wakes(fence: LaunchFence) {
+    let stage = Stage::set("4s", fence).await;
     let sleeper = Arc::new(OnceLock::<Arc<Operator>>::new());
     stage.api.set_hook(asleep_after_its_first_record(Arc::clone(&sleeper)));
     let leader = Arc::new(stage.operator().leader_election().start());
@@ -179,3 +175,11 @@ fn asleep_after_its_first_record(sleeper: Arc<OnceLock<Arc<Operator>>>) -> Hook 
         })
     })
 }
+
+with_and_without_a_fence!(
+    two_that_lead_at_once_double_nothing,
+    a_standby_acts_soon_after_the_leader_was_killed,
+    a_leader_that_is_asked_to_end_hands_over_at_once,
+    a_leader_whose_lease_is_gone_or_stolen_ends,
+    a_leader_that_slept_longer_than_its_lease_boots_nothing_when_it_wakes,
+);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use nodepool_operator::api::provider::LaunchFence;
 use serde_json::{Value, json};
 
 use crate::story::{Cast, MIN_READY, Scene, Stage};
@@ -25,9 +26,8 @@ fn mutates(signature: &str) -> bool {
 }
 
 /// Rule 2: only a clear 201 gives the right to boot.
-#[tokio::test]
-async fn a_record_whose_create_was_not_answered_clearly_is_never_booted() {
-    let stage = Stage::set(PATIENT).await;
+async fn a_record_whose_create_was_not_answered_clearly_is_never_booted(fence: LaunchFence) {
+    let stage = Stage::set(PATIENT, fence).await;
     let made = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&made);
     stage.api.set_hook(Arc::new(move |call, moment| {
@@ -47,9 +47,8 @@ async fn a_record_whose_create_was_not_answered_clearly_is_never_booted() {
     assert_eq!((made.load(Ordering::SeqCst), booted), (MIN_READY as u32 + 2, MIN_READY as u32));
 }
 
-#[tokio::test]
-async fn calls_that_hang_are_given_up_and_delay_no_other() {
-    let stage = Stage::set(PATIENT).await;
+async fn calls_that_hang_are_given_up_and_delay_no_other(fence: LaunchFence) {
+    let stage = Stage::set(PATIENT, fence).await;
     stage.api.set_hook(Arc::new(|call, moment| {
         let hangs = (call.signature == "CREATE poolnodes" && call.ordinal == 2 && moment == Moment::Before)
             || (call.signature == "PATCH poolnodes/status" && call.ordinal == 1 && matches!(moment, Moment::After(_)));
@@ -59,9 +58,8 @@ async fn calls_that_hang_are_given_up_and_delay_no_other() {
     cast.play(SCENE).await.unwrap();
 }
 
-#[tokio::test]
-async fn conflicts_and_refusals_are_decided_anew() {
-    let stage = Stage::set(PATIENT).await;
+async fn conflicts_and_refusals_are_decided_anew(fence: LaunchFence) {
+    let stage = Stage::set(PATIENT, fence).await;
     stage.api.set_hook(Arc::new(|call, moment| {
         let hit = moment == Moment::Before && mutates(&call.signature) && call.ordinal % EVERY == 1;
         let verdict = match call.ordinal % 2 {
@@ -76,9 +74,8 @@ async fn conflicts_and_refusals_are_decided_anew() {
 }
 
 /// Admission, a quota of objects: what is refused for one slot is not asked for the next at once, and the next.
-#[tokio::test]
-async fn records_that_are_refused_are_asked_for_more_and_more_slowly() {
-    let stage = Stage::set(PATIENT).await;
+async fn records_that_are_refused_are_asked_for_more_and_more_slowly(fence: LaunchFence) {
+    let stage = Stage::set(PATIENT, fence).await;
     stage.api.set_hook(Arc::new(|call, moment| {
         let refused = call.signature == "CREATE poolnodes" && moment == Moment::Before;
         let verdict = if refused { Verdict::Answer(403, failure(403, "Forbidden")) } else { Verdict::Pass };
@@ -98,9 +95,8 @@ async fn records_that_are_refused_are_asked_for_more_and_more_slowly() {
 }
 
 /// Each watch is refused with 410, ended by a 410 within it, cut, and cut again in mid-stream before each scene.
-#[tokio::test]
-async fn watches_that_are_cut_or_expired_begin_anew_and_miss_nothing() {
-    let stage = Stage::set(PATIENT).await;
+async fn watches_that_are_cut_or_expired_begin_anew_and_miss_nothing(fence: LaunchFence) {
+    let stage = Stage::set(PATIENT, fence).await;
     stage.api.set_hook(broken_watches());
     let mut cast = Cast::new(&stage, vec![stage.operator().start()]);
     for scene in Scene::ALL {
@@ -131,9 +127,8 @@ fn broken_watches() -> Hook {
 
 /// machine-controller-manager deleted every machine when its API server came back (gardener/machine-controller-manager
 /// #657): what cannot be seen is not gone.
-#[tokio::test]
-async fn while_the_api_server_is_away_nothing_is_deleted_and_work_goes_on_after() {
-    let stage = Stage::set(PATIENT).await;
+async fn while_the_api_server_is_away_nothing_is_deleted_and_work_goes_on_after(fence: LaunchFence) {
+    let stage = Stage::set(PATIENT, fence).await;
     let mut cast = Cast::new(&stage, vec![stage.operator().start()]);
     cast.reach(Scene::Filled, SCENE).await.unwrap();
     let before = stage.servers("servers?deleted=true").await;
@@ -152,9 +147,8 @@ async fn while_the_api_server_is_away_nothing_is_deleted_and_work_goes_on_after(
 }
 
 /// The same for the cloud: a node that cannot be seen is neither replaced nor handed out twice.
-#[tokio::test]
-async fn while_the_cloud_is_away_nothing_is_deleted_and_work_goes_on_after() {
-    let stage = Stage::set(PATIENT).await;
+async fn while_the_cloud_is_away_nothing_is_deleted_and_work_goes_on_after(fence: LaunchFence) {
+    let stage = Stage::set(PATIENT, fence).await;
     let mut cast = Cast::new(&stage, vec![stage.operator().start()]);
     cast.reach(Scene::Filled, SCENE).await.unwrap();
     let before = stage.servers("servers?deleted=true").await;
@@ -169,3 +163,13 @@ async fn while_the_cloud_is_away_nothing_is_deleted_and_work_goes_on_after() {
         cast.reach(scene, SCENE).await.unwrap();
     }
 }
+
+with_and_without_a_fence!(
+    a_record_whose_create_was_not_answered_clearly_is_never_booted,
+    calls_that_hang_are_given_up_and_delay_no_other,
+    conflicts_and_refusals_are_decided_anew,
+    records_that_are_refused_are_asked_for_more_and_more_slowly,
+    watches_that_are_cut_or_expired_begin_anew_and_miss_nothing,
+    while_the_api_server_is_away_nothing_is_deleted_and_work_goes_on_after,
+    while_the_cloud_is_away_nothing_is_deleted_and_work_goes_on_after,
+);

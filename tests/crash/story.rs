@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use nodepool_operator::api::provider::LaunchFence;
 use nodepool_operator::api::{DiskImage, NodeRequest, Pool, PoolNode, Provider, ProviderImage};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -32,6 +33,30 @@ pub struct Stage {
     pub cloud: Proxy,
     pub simulator: Simulator,
     pub namespace: Arc<Namespace>,
+    fence: LaunchFence,
+}
+
+/// Plays each of these both ways, one after the other: each of them fills the machine.
+macro_rules! with_and_without_a_fence {
+    ($($story:ident),+ $(,)?) => {$(
+        mod $story {
+            use nodepool_operator::api::provider::LaunchFence;
+
+            static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn with_a_fence() {
+                let _turn = TURN.lock().await;
+                super::$story(LaunchFence::Port).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn without_a_fence() {
+                let _turn = TURN.lock().await;
+                super::$story(LaunchFence::None).await;
+            }
+        }
+    )+};
 }
 
 /// One act: what is done, and what must come of it.
@@ -49,17 +74,17 @@ impl Scene {
 
 impl Stage {
     /// `launch_timeout` is how long the server of a lost boot request is searched for.
-    pub async fn set(launch_timeout: &str) -> Self {
-        Self::set_in(Arc::new(Namespace::new().await), launch_timeout).await
+    pub async fn set(launch_timeout: &str, fence: LaunchFence) -> Self {
+        Self::set_in(Arc::new(Namespace::new().await), launch_timeout, fence).await
     }
 
     /// On a namespace that an earlier story has left, since each one costs the API server much: [`Self::clear`]ed.
-    pub async fn set_in(namespace: Arc<Namespace>, launch_timeout: &str) -> Self {
+    pub async fn set_in(namespace: Arc<Namespace>, launch_timeout: &str, fence: LaunchFence) -> Self {
         let api = Proxy::before_api_server(namespace.plane()).await;
         let cloud = Proxy::before_cloud().await;
         let options = SimulatorOptions::default().arg("--boot-time=0s").arg("--delete-time=0s");
         let simulator = options.start_behind(&cloud).await;
-        let stage = Self { api, cloud, simulator, namespace };
+        let stage = Self { api, cloud, simulator, namespace, fence };
         stage.furnish(launch_timeout).await;
         stage
     }
@@ -72,6 +97,7 @@ impl Stage {
         let spec = json!({
             "cloud": {"secretRef": {"name": "cloud"}, "cloudName": self.simulator.cloud_name()},
             "maxServers": MAX_SERVERS, "requestsPerSecond": 1000, "launchTimeout": launch_timeout, "bootTimeout": "20s",
+            "networks": ["private"], "launchFence": self.fence,
         });
         self.create::<Provider>(json!({"metadata": {"name": "cloud"}, "spec": spec})).await;
         let spec = json!({
@@ -173,6 +199,7 @@ impl Stage {
             }),
             "versions": counts(versions.iter().map(|version| version.state().as_str())),
             "servers": cloud["servers"]["byStatus"],
+            "ports": cloud["ports"],
             "floating IPs": cloud["floatingIps"],
         })
     }
@@ -248,6 +275,7 @@ pub fn expected(scene: Scene) -> Value {
         "request": if in_use == 0 { Value::Null } else { json!(["Fulfilled", ASKED, true]) },
         "versions": {"Ready": 1},
         "servers": {"ACTIVE": all},
+        "ports": all,
         "floating IPs": 0,
     })
 }

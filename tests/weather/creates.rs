@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::sky::{SOON, Settings, Sky, time, uids};
 use crate::support::eventually;
 
-fn unanswered(effect: bool) -> Vec<Value> {
+/// Each way in which a call is not answered clearly.
+pub fn unanswered(effect: bool) -> Vec<Value> {
     vec![
         json!({"type": "answer", "status": 500, "effect": effect}),
         json!({"type": "answer", "status": 502, "body": "html", "effect": effect}),
