@@ -12,7 +12,7 @@ use super::OpenStack;
 use super::call::Call;
 use super::catalog::Service;
 use super::client::{Ask, refused};
-use super::paging::{Link, Page, next};
+use super::paging::{Link, Page, page};
 use crate::cloud::{CloudError, ErrorClass};
 
 /// Names that were looked up, by the call that did it.
@@ -36,21 +36,8 @@ struct GroupsPage {
     security_groups_links: Option<Vec<Link>>,
 }
 
-impl Page for NetworksPage {
-    type Item = Named;
-
-    fn split(self) -> (Vec<Named>, Option<String>) {
-        (self.networks, next(self.networks_links))
-    }
-}
-
-impl Page for GroupsPage {
-    type Item = Named;
-
-    fn split(self) -> (Vec<Named>, Option<String>) {
-        (self.security_groups, next(self.security_groups_links))
-    }
-}
+page!(NetworksPage, Named, networks, networks_links);
+page!(GroupsPage, Named, security_groups, security_groups_links);
 
 impl OpenStack {
     /// The ids of networks, which others may share with us.

@@ -15,7 +15,7 @@ use super::catalog::Service;
 use super::client::{Ask, checked, nothing, refused};
 use super::fence::CLOSED;
 use super::ownership;
-use super::paging::{Link, Page, next};
+use super::paging::{Link, page};
 use crate::cloud::{CloudError, ErrorClass, NetworkPart, Ownership};
 
 /// What is asked of every port of the project: there may be as many as servers, and more.
@@ -86,17 +86,6 @@ impl WirePort {
     }
 }
 
-macro_rules! page {
-    ($page:ty, $item:ty, $list:ident, $links:ident) => {
-        impl Page for $page {
-            type Item = $item;
-
-            fn split(self) -> (Vec<$item>, Option<String>) {
-                (self.$list, next(self.$links))
-            }
-        }
-    };
-}
 page!(FloatingIpsPage, WireFloatingIp, floatingips, floatingips_links);
 page!(PortsPage, WirePort, ports, ports_links);
 

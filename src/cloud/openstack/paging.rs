@@ -30,6 +30,20 @@ pub(crate) trait Page: DeserializeOwned + Send {
     fn split(self) -> (Vec<Self::Item>, Option<String>);
 }
 
+/// A page that is one list and its links.
+macro_rules! page {
+    ($page:ty, $item:ty, $list:ident, $links:ident) => {
+        impl $crate::cloud::openstack::paging::Page for $page {
+            type Item = $item;
+
+            fn split(self) -> (Vec<$item>, Option<String>) {
+                (self.$list, $crate::cloud::openstack::paging::next(self.$links))
+            }
+        }
+    };
+}
+pub(crate) use page;
+
 /// Nova's and Neutron's way to say where the next page is.
 #[derive(Deserialize)]
 pub(crate) struct Link {
