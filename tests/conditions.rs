@@ -394,16 +394,16 @@ fn wrong_pools(scene: &Scene) -> Vec<Row> {
         ),
         wrong(
             "flavor is unknown",
-            json!({"flavor": {"name": "huge"}}),
+            json!({"flavor": {"name": "vast"}}),
             "FlavorNotFound",
-            "no flavor named huge; correct spec.flavor: it has tiny, small, medium, large",
+            "no flavor named vast; correct spec.flavor: it has huge, nano, tiny, small, medium, large",
             None,
         ),
         wrong(
             "memory is too much",
             json!({"flavor": {"minRam": "900Ti"}}),
             "FlavorNotFound",
-            "no flavor with at least 900Ti of memory; correct spec.flavor: it has tiny, small",
+            "no flavor with at least 900Ti of memory; correct spec.flavor: it has huge, nano, tiny, small",
             None,
         ),
         wrong(
@@ -460,7 +460,7 @@ fn refused_boots(scene: &Scene) -> Vec<Row> {
         wrong(
             "security group is unknown",
             json!({"securityGroups": ["strangers"]}),
-            "Security group strangers not found",
+            "Unable to find security_group with name or id 'strangers'",
         ),
         wrong("zone is unknown", json!({"availabilityZones": ["moon"]}), "correct availabilityZones of the Provider"),
         user_data("user data is missing", None, "create the Secret user-data-is-missing with the key userData"),
