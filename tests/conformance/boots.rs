@@ -1,5 +1,6 @@
 //! POST of a server: what is refused at once, what is taken, and what becomes of it.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::side::{Compute, Image, NOBODY, Side};
@@ -85,6 +86,13 @@ async fn an_unknown_security_group_is_refused(side: &Side) {
 
 async fn an_image_without_data_is_refused(side: &Side) {
     let id = side.image(json!({})).await;
+    side.boot("x", json!({"imageRef": id})).await.nova(400, &format!("Image {id} is not active."));
+}
+
+async fn a_deactivated_image_is_refused(side: &Side) {
+    let id = side.image(json!({})).await;
+    side.upload(&id, vec![7; 512]).await.empty(204);
+    side.ask(Method::POST, Image, &format!("/images/{id}/actions/deactivate")).send().await.empty(204);
     side.boot("x", json!({"imageRef": id})).await.nova(400, &format!("Image {id} is not active."));
 }
 
@@ -251,6 +259,7 @@ conformance!(shared:
     an_unknown_zone_is_refused,
     an_unknown_security_group_is_refused,
     an_image_without_data_is_refused,
+    a_deactivated_image_is_refused,
     an_image_that_needs_more_memory_is_refused,
     an_image_that_needs_more_disk_is_refused,
     a_boot_needs_a_name,

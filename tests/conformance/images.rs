@@ -106,6 +106,25 @@ async fn an_image_goes_once(side: &Side) {
     side.get(Image, &path).await.glance(404, "No image found with ID");
 }
 
+async fn a_deactivated_image_comes_back(side: &Side) {
+    let id = side.image(json!({})).await;
+    side.upload(&id, b"abc".to_vec()).await.empty(204);
+    for (action, status) in [("deactivate", "deactivated"), ("deactivate", "deactivated"), ("reactivate", "active")] {
+        side.ask(Method::POST, Image, &format!("/images/{id}/actions/{action}")).send().await.empty(204);
+        assert_eq!(show(side, &id).await["status"], status);
+    }
+}
+
+async fn only_images_with_data_are_deactivated(side: &Side) {
+    let id = side.image(json!({})).await;
+    for action in ["deactivate", "reactivate"] {
+        let path = format!("/images/{id}/actions/{action}");
+        let refused = side.ask(Method::POST, Image, &path).send().await;
+        refused.glance(403, &format!("Not allowed to {action} image in status 'queued'"));
+        side.post(Image, &path, json!({})).await.glance(400, "A body is not expected with this request.");
+    }
+}
+
 async fn a_protected_image_stays(side: &Side) {
     let id = side.image(json!({"protected": true})).await;
     let refused = side.delete(Image, &format!("/images/{id}")).await;
@@ -279,6 +298,8 @@ conformance!(shared:
     data_of_no_image_are_not_found,
     an_unknown_image_is_not_found,
     an_image_goes_once,
+    a_deactivated_image_comes_back,
+    only_images_with_data_are_deactivated,
     a_protected_image_stays,
     an_image_is_changed_step_by_step,
     a_change_has_its_own_content_type,

@@ -57,6 +57,16 @@ async fn a_deleted_server_shows_among_the_changes(side: &Side) {
     assert!(listed.each("servers", "id").is_empty(), "{listed}");
 }
 
+async fn a_new_server_is_found_at_once(side: &Side) {
+    let name = side.name("new");
+    let id = side.booted(&name, json!({})).await;
+    // A 404 now would be taken for the proof that it is gone (rule 1).
+    let shown = side.get(Compute, &format!("/servers/{id}")).await.expect(200);
+    assert_eq!(shown.at("/server/name"), name);
+    let listed = side.get(Compute, &format!("/servers?name=^{name}$")).await.expect(200);
+    assert_eq!(listed.each("servers", "id"), [id]);
+}
+
 async fn a_building_server_can_be_deleted(side: &Side) {
     let name = side.name("early");
     side.trouble("boot", &name, 4.0, None).await;
@@ -246,6 +256,7 @@ conformance!(shared:
     what_is_no_id_is_not_found_either,
     a_deleted_server_is_still_shown_then_gone,
     a_deleted_server_shows_among_the_changes,
+    a_new_server_is_found_at_once,
     a_building_server_can_be_deleted,
     a_building_server_refuses_actions,
     a_failed_server_refuses_actions,

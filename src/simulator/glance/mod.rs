@@ -47,8 +47,18 @@ pub(crate) fn handle(
         }
         "download-image" => found(world, id).map(|_| Reply::empty(204)),
         "deactivate-image" | "reactivate-image" => {
-            found(world, id)?;
-            let to = if call.name == "deactivate-image" { ImageStatus::Deactivated } else { ImageStatus::Active };
+            if !request.body.is_empty() {
+                return Err(glance_error(400, "A body is not expected with this request."));
+            }
+            let status = found(world, id)?.status;
+            let (verb, to) = match call.name.as_str() {
+                "deactivate-image" => ("deactivate", ImageStatus::Deactivated),
+                _ => ("reactivate", ImageStatus::Active),
+            };
+            if !matches!(status, ImageStatus::Active | ImageStatus::Deactivated) {
+                let message = format!("Not allowed to {verb} image in status '{}'", status.word());
+                return Err(glance_error(403, &message));
+            }
             world.images.set_status(id, to, now);
             Ok(Reply::empty(204))
         }
