@@ -396,14 +396,14 @@ fn wrong_pools(scene: &Scene) -> Vec<Row> {
             "flavor is unknown",
             json!({"flavor": {"name": "vast"}}),
             "FlavorNotFound",
-            "no flavor named vast; correct spec.flavor: it has huge, nano, tiny, small, medium, large",
+            "no flavor named vast; correct spec.flavor: it has nano, tiny, small, medium, large, huge",
             None,
         ),
         wrong(
             "memory is too much",
             json!({"flavor": {"minRam": "900Ti"}}),
             "FlavorNotFound",
-            "no flavor with at least 900Ti of memory; correct spec.flavor: it has huge, nano, tiny, small",
+            "no flavor with at least 900Ti of memory; correct spec.flavor: it has nano, tiny, small, medium, large, huge",
             None,
         ),
         wrong(

@@ -100,8 +100,8 @@ pub struct ProviderSpec {
     /// Whether servers get a config drive; without it, the cloud's own choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_drive: Option<bool>,
-    /// What keeps a boot request that was not answered from making a server later. With `Port` it is settled in about a
-    /// minute what became of one, instead of the operator's `--settle-time`; each server costs two more calls.
+    /// What keeps a boot request that was not answered from making a server later. With `Port` it is settled in about
+    /// two minutes what became of one, instead of the operator's `--settle-time`; each server costs two more calls.
     #[serde(default)]
     pub launch_fence: LaunchFence,
     /// Launch nothing new here; what runs goes on.

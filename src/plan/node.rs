@@ -57,6 +57,11 @@ pub enum Fence {
         /// When to close it, if the server does not show up before.
         close: Timestamp,
     },
+    /// A server has it that the cloud cannot tell anything of, as when its cell is down: the request may have made it.
+    Taken {
+        /// When to ask again.
+        again: Timestamp,
+    },
     /// A request that has not passed by now is refused, however late it arrives.
     Closed {
         /// Since when, at the latest.
@@ -70,6 +75,12 @@ impl Fence {
     #[must_use]
     pub fn of_unclear(now: Timestamp) -> Self {
         Self::Open { close: later(now, LOOK_UP_AFTER) }
+    }
+
+    /// A server that tells nothing of itself has it, so many times by now: nothing is given up before it does.
+    #[must_use]
+    pub fn taken(now: Timestamp, failures: u32) -> Self {
+        Self::Taken { again: later(now, grown(LOOK_UP_AFTER, failures, LONGEST_CLOSE)) }
     }
 
     /// It could not be closed so many times: later again.
@@ -301,7 +312,8 @@ const LONGEST_PUSH: Duration = Duration::from_secs(300);
 const LONGEST_CLOSE: Duration = Duration::from_secs(60);
 /// How long after its fence was closed a boot request that had passed before may still bring a server into the lists:
 /// Nova looks at the port early in the request, and writes the server down at its end.
-const PASSED_SHOWS: Duration = Duration::from_secs(60);
+/// Twice as long as it waits for a cell that hangs while it counts the quota in between.
+const PASSED_SHOWS: Duration = Duration::from_secs(120);
 /// How long a boot lasts before the record shows its server: shorter ones cost no write.
 const SERVER_SHOWN_AFTER: Duration = Duration::from_secs(3);
 
@@ -385,7 +397,7 @@ fn launch(o: &Observation) -> Decision {
         Sighting::Present(Status::SoftDeleted) => step(Step::MarkFailed(Failure::ServerLost)),
         Sighting::Present(Status::Active { since }) => answer(o, since),
         _ if o.now >= deadline && o.server_known => step(Step::MarkFailed(Failure::LaunchTimeout)),
-        Sighting::Missing { listed_full, .. } if listed_full >= searched(o) => {
+        Sighting::Missing { listed_full, .. } if proves(o, listed_full) => {
             step(Step::MarkFailed(Failure::NeverAppeared))
         }
         Sighting::Missing { .. } if o.now >= searched(o) => list_all(o),
@@ -501,7 +513,7 @@ fn destroy_unknown(o: &Observation) -> Decision {
         // A certain refusal: one list taken after it confirms that nothing was made.
         (Boot::Refused { at }, Sighting::Missing { listed, .. }) if *listed > at => step(Step::Free),
         // An unclear one: the search goes on until a full list taken after the deadline shows nothing.
-        (Boot::Unclear | Boot::Accepted, Sighting::Missing { listed_full, .. }) if *listed_full >= searched(o) => {
+        (Boot::Unclear | Boot::Accepted, Sighting::Missing { listed_full, .. }) if proves(o, *listed_full) => {
             step(Step::Free)
         }
         (Boot::Unclear | Boot::Accepted, Sighting::Missing { .. }) if o.now >= searched(o) => list_all(o),
@@ -518,19 +530,31 @@ fn searched(o: &Observation) -> Timestamp {
     let patience = later(o.created, o.launch_timeout.max(o.settle_time));
     match o.fence {
         Fence::Closed { at } if !o.server_known => patience.min(later(at, PASSED_SHOWS.min(o.settle_time))),
+        Fence::Taken { .. } if !o.server_known => Timestamp::MAX,
         _ => patience,
     }
 }
 
+/// A complete list without the server, taken when none could come any more. Not while somebody unknown has the port.
+fn proves(o: &Observation, listed_full: Timestamp) -> bool {
+    let held = !o.server_known && matches!(o.fence, Fence::Taken { .. });
+    !held && listed_full >= searched(o)
+}
+
 /// A list that was taken when the fence was due to be closed does not show the server.
 fn may_close(o: &Observation, listed: Timestamp) -> bool {
-    !o.server_known && matches!(o.fence, Fence::Open { close } if close <= listed && close <= o.now)
+    let due = match o.fence {
+        Fence::Open { close } => close,
+        Fence::Taken { again } => again,
+        Fence::Off | Fence::Closed { .. } => return false,
+    };
+    !o.server_known && due <= listed && due <= o.now
 }
 
 /// When an unclear boot request is worth another look.
 fn next_search(o: &Observation) -> Timestamp {
     match o.fence {
-        Fence::Open { close } if !o.server_known => searched(o).min(close),
+        Fence::Open { close: due } | Fence::Taken { again: due } if !o.server_known => searched(o).min(due),
         _ => searched(o),
     }
 }

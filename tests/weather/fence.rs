@@ -140,6 +140,24 @@ async fn a_server_that_only_its_port_tells_of_is_adopted() {
     sky.end().await;
 }
 
+/// Its cell is down: the cloud names it, and nothing else of it. Rule 1: that is no proof that it is gone.
+#[tokio::test]
+async fn nothing_is_given_up_while_a_server_that_cannot_be_told_has_the_port() {
+    let sky = fenced().start().await;
+    let down = |call: &str| json!({"call": call, "name": "*", "fault": {"type": "down-cell", "mode": "unknown"}});
+    let unanswered = json!({"call": "create-server", "times": 1, "fault": {"type": "cut", "effect": true}});
+    sky.simulator.fault(json!([down("list-servers"), down("show-server"), unanswered])).await;
+    sky.want(1).await;
+    let first = first_record(&sky).await;
+    // The second look comes after a time in which a closed fence would have been proof.
+    sky.called("show-server", 2).await;
+    assert_eq!((sky.nodes().await[0].metadata.uid.clone(), ports(&sky).await), (first.metadata.uid.clone(), 1));
+    sky.simulator.clear_faults().await;
+    assert_eq!(sky.ready(1).await[0].metadata.uid, first.metadata.uid);
+    assert_eq!((sky.count("create-server").await, sky.count("update-port").await), (1, 0));
+    sky.end().await;
+}
+
 #[tokio::test]
 async fn a_fence_that_cannot_be_closed_is_tried_again() {
     let sky = fenced().start().await;

@@ -88,6 +88,15 @@ impl Call {
         }
     }
 
+    /// How long it may stand in line before that.
+    pub(crate) const fn patience(self) -> Duration {
+        match self {
+            // It stands before a boot request, in the same line.
+            Self::CreatePort => Self::CreateServer.deadline(),
+            _ => self.deadline(),
+        }
+    }
+
     /// How many bytes of an answer are read before it is taken for garbage.
     pub(crate) const fn body_cap(self) -> usize {
         match self {
@@ -133,9 +142,7 @@ impl Call {
             | Self::Console
             | Self::CreateFloatingIp
             | Self::AttachFloatingIp
-            | Self::CreatePort
-            // It is asked again soon.
-            | Self::Probe(_) => false,
+            | Self::CreatePort => false,
             Self::Versions
             | Self::ListServers
             | Self::GetServer
@@ -152,7 +159,9 @@ impl Call {
             // For one revision: the second of two finds another, which is looked at anew.
             | Self::ClosePort
             | Self::DeletePort
-            | Self::DisownPort => true,
+            | Self::DisownPort
+            // One cut connection is no silence.
+            | Self::Probe(_) => true,
         }
     }
 }

@@ -56,6 +56,7 @@ struct PortsPage {
 #[derive(Deserialize)]
 pub(super) struct WirePort {
     pub(super) id: String,
+    name: Option<String>,
     project_id: Option<String>,
     /// The older name of the same; most clouds send both.
     tenant_id: Option<String>,
@@ -172,24 +173,39 @@ impl OpenStack {
     }
 
     /// Neutron's own policy keeps a project from deleting what Nova owns by name, also when its server is long gone:
-    /// such a port is disowned first. It goes on naming its server, so that it is found again should the second
-    /// deletion fail.
+    /// such a port is disowned first, once its server is proven gone. It goes on naming its server, so that it is
+    /// found again should the second deletion fail.
     pub(super) async fn remove_port(&self, id: &str) -> Result<(), CloudError> {
         let path = ["ports", checked(Call::DeletePort, id)?];
-        let delete = || self.client.ask(Ask::delete(Call::DeletePort, Service::Network, &path), nothing);
-        match gone(delete().await) {
-            Err(error) if error.class == ErrorClass::Auth => {
-                self.disown_port(id).await?;
-                gone(delete().await)
-            }
-            outcome => outcome,
+        let delete = || Ask::delete(Call::DeletePort, Service::Network, &path);
+        let failure = match self.client.try_ask(&delete(), &nothing).await {
+            Err(failure) if failure.written && failure.status == Some(403) => failure,
+            outcome => return gone(outcome.map_err(|failure| failure.error)),
+        };
+        let Some(port) = self.list_ports(vec![("id", id.to_owned())]).await?.into_iter().find(|port| port.id == id)
+        else {
+            return Ok(());
+        };
+        let server = port.device_id.as_deref().filter(|device| !device.is_empty());
+        let Some(server) = server else { return Err(failure.error) };
+        match self.server(server).await {
+            Err(error) if error.class == ErrorClass::NotFound => {}
+            Ok(_) => return Err(refused(Call::DeletePort, ErrorClass::Conflict, "a server has this port")),
+            Err(error) => return Err(error),
         }
+        self.disown_port(&port).await?;
+        gone(self.client.ask(delete(), nothing).await)
     }
 
-    async fn disown_port(&self, id: &str) -> Result<(), CloudError> {
-        let path = ["ports", checked(Call::DisownPort, id)?];
+    async fn disown_port(&self, port: &WirePort) -> Result<(), CloudError> {
+        let path = ["ports", checked(Call::DisownPort, &port.id)?];
         let body = json!({"port": {"device_owner": ""}});
         let ask = Ask::put(Call::DisownPort, Service::Network, &path, &body);
+        // For the revision that was read: a server may have come since.
+        let ask = match port.revision_number {
+            Some(revision) => ask.of_revision(revision),
+            None => ask,
+        };
         gone(self.client.ask(ask, nothing).await)
     }
 
@@ -209,7 +225,13 @@ impl OpenStack {
                 .map(|id| Ok(("device_id", checked(Call::ListPorts, id)?.to_owned())))
                 .collect::<Result<Vec<_>, CloudError>>()?;
             let listed = self.list_ports(query).await?;
-            let linked = |wire: &WirePort| wire.device_id.as_ref().is_some_and(|device| ids.contains(device));
+            // Those that Nova makes are nameless; one with a name is somebody's own (rule 10).
+            let nameless = |text: &Option<String>| text.as_deref().is_none_or(str::is_empty);
+            let linked = |wire: &WirePort| {
+                wire.device_id.as_ref().is_some_and(|device| ids.contains(device))
+                    && nameless(&wire.name)
+                    && nameless(&wire.description)
+            };
             parts.extend(listed.into_iter().filter(linked).map(|wire| self.port_part(wire)));
         }
         Ok(parts)

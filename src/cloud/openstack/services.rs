@@ -14,7 +14,7 @@ use super::catalog::Service;
 use super::client::Client;
 use super::discovery;
 use super::transport::Request;
-use crate::cloud::Silence;
+use crate::cloud::{ErrorClass, Silence};
 
 /// How long one service may take to answer.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
@@ -48,8 +48,9 @@ impl Client {
         let request =
             Request { call, method: Method::GET, url, headers: HeaderMap::new(), body: None, may_still: None };
         let failure = self.transport.exchange(&request, &super::client::nothing).await.err()?;
-        // Whatever it says, it is there.
-        if failure.status.is_some_and(|status| status < 500) {
+        // Whatever it says, it is there; and our own rate limit says nothing of it.
+        let unasked = failure.error.class == ErrorClass::Throttled;
+        if unasked || failure.status.is_some_and(|status| status < 500) {
             return None;
         }
         Some(Silence { service: service.word(), message: failure.error.message })

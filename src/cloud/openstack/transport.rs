@@ -145,7 +145,7 @@ impl Transport {
         decode: &(dyn Fn(&Answer) -> Result<T, Garbage> + Sync),
     ) -> Result<T, Failure> {
         let call = request.call;
-        self.limiter.turn(call.urgent(), call.deadline()).await.map_err(|TooLong { wait }| not_sent(call, wait))?;
+        self.limiter.turn(call.urgent(), call.patience()).await.map_err(|TooLong { wait }| not_sent(call, wait))?;
         if request.may_still.as_ref().is_some_and(|may_still| !may_still()) {
             return Err(too_late(call));
         }
@@ -209,7 +209,8 @@ impl Transport {
         let written = fault::written(body);
         let retry_after = fault::retry_after(headers, written.as_ref());
         let class = fault::class(call, status, body, written.as_ref(), retry_after.is_some());
-        if matches!(status, 413 | 429 | 503) {
+        // Who is only asked whether it is there may be another service, and speaks for none of the others.
+        if matches!(status, 413 | 429 | 503) && !matches!(call, Call::Probe(_)) {
             match retry_after {
                 Some(wait) => self.limiter.be_silent(wait),
                 None if class == ErrorClass::Throttled => self.limiter.be_silent(SILENCE_BY_DEFAULT),

@@ -9,7 +9,7 @@ use super::super::Engine;
 use super::super::runtime::{MadePort, NodeRuntime};
 use super::{Boot, act, launch};
 use crate::api::PoolNode;
-use crate::cloud::{Cloud, CloudError, Ownership, Passage};
+use crate::cloud::{Cloud, CloudError, Ownership, Passage, ServerStatus};
 use crate::plan::node::Fence;
 
 /// Closes it, or learns which server has passed.
@@ -19,18 +19,36 @@ pub fn close(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     act::call(engine, node, uid, |cloud| async move { passage(&*cloud, &name, &mark).await }, closed);
 }
 
-/// A server is believed to be the record's only when it says so itself: a port can be given away by hand (rule 10).
-async fn passage(cloud: &dyn Cloud, name: &str, mark: &Ownership) -> Result<Passage, CloudError> {
-    let passage = cloud.close_port(name, mark).await?;
-    let Passage::Taken(id) = &passage else { return Ok(passage) };
-    let server = cloud.get_server(id).await?;
-    let ours = server.ownership.is_some_and(|read| read.owner == mark.owner && read.record == mark.record);
-    Ok(if ours { passage } else { Passage::Closed })
+/// What is known of the boot request now.
+enum Found {
+    /// None that has not passed can.
+    Closed,
+    /// It made this server.
+    Server(String),
+    /// It may have made the server that has the port: the cloud cannot tell whose that is (its cell is down).
+    Someone,
+    /// No port.
+    Nothing,
 }
 
-fn closed(engine: &mut Engine, uid: &str, answer: Result<Passage, CloudError>) {
+/// A server is believed to be the record's only when it says so itself: a port can be given away by hand (rule 10).
+async fn passage(cloud: &dyn Cloud, name: &str, mark: &Ownership) -> Result<Found, CloudError> {
+    let id = match cloud.close_port(name, mark).await? {
+        Passage::Taken(id) => id,
+        Passage::Closed => return Ok(Found::Closed),
+        Passage::Absent => return Ok(Found::Nothing),
+    };
+    let server = cloud.get_server(&id).await?;
+    Ok(match server.ownership {
+        Some(read) if read.owner == mark.owner && read.record == mark.record => Found::Server(id),
+        None if server.status == ServerStatus::Unknown => Found::Someone,
+        _ => Found::Closed,
+    })
+}
+
+fn closed(engine: &mut Engine, uid: &str, answer: Result<Found, CloudError>) {
     let now = engine.now;
-    if let Ok(Passage::Taken(_)) = &answer {
+    if let Ok(Found::Server(_)) = &answer {
         // What the lists did not show belongs into the view.
         let node = engine.runtime.get(uid).and_then(|runtime| engine.nodes.get(&runtime.key));
         let connection = node.and_then(|node| engine.connection_of(node));
@@ -39,16 +57,21 @@ fn closed(engine: &mut Engine, uid: &str, answer: Result<Passage, CloudError>) {
     act::with(engine, uid, |runtime| {
         let node = runtime.key.clone();
         match answer {
-            Ok(Passage::Closed) => {
+            Ok(Found::Closed) => {
                 tracing::info!(%node, "an unclear boot request is fenced off: it cannot make a server any more");
                 runtime.fence = Fence::Closed { at: now };
             }
-            Ok(Passage::Taken(id)) => {
+            Ok(Found::Server(id)) => {
                 tracing::info!(%node, server = id, "adopted the server that has the port of an unclear boot request");
                 runtime.server_id = Some(id);
                 runtime.boot = Boot::Accepted;
             }
-            Ok(Passage::Absent) => {
+            Ok(Found::Someone) => {
+                tracing::warn!(%node, "a server that the cloud cannot show has the port of an unclear boot request");
+                runtime.fence_failures = runtime.fence_failures.saturating_add(1);
+                runtime.fence = Fence::taken(now, runtime.fence_failures);
+            }
+            Ok(Found::Nothing) => {
                 tracing::debug!(%node, "no port of an unclear boot request; looking again later");
                 put_off(runtime, now);
             }

@@ -226,6 +226,8 @@ fn booted(engine: &mut Engine, node: &Arc<PoolNode>, outcome: Outcome, port: Mad
         }
         Outcome::Failed(error) => refused(engine, node, &uid, error, now),
     }
+    // It tells of requests that are not answered.
+    engine.mark_within(super::super::provider::REPORT_EVERY, Mark::Pool(Key::of(&**node).sibling(&node.spec.pool)));
     engine.mark(Mark::Node(uid));
     engine.mark(Mark::Allocation);
 }
@@ -236,6 +238,8 @@ fn refused(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, error: CloudErr
     tracing::warn!(node = %Key::of(&**node), class = error.class.label(), %error, "boot request failed");
     let boot = match error.class {
         ErrorClass::Unclear => Boot::Unclear,
+        // Only this request names its port: who has it, if anybody, the port tells.
+        ErrorClass::Conflict if node.is_fenced() => Boot::Unclear,
         _ => Boot::Refused { at: now },
     };
     with_connection(engine, node, |connection| connection.boot_failed(&node.spec.flavor_id, &error, now));

@@ -25,6 +25,9 @@ const FACTS_LAST: SignedDuration = SignedDuration::from_mins(5);
 /// The same while a quota refuses launches, and while one is used up: somebody may raise it.
 const FACTS_LAST_REFUSED: SignedDuration = SignedDuration::from_secs(10);
 const FACTS_LAST_USED_UP: SignedDuration = SignedDuration::from_secs(60);
+/// How long a boot that went wrong is worth asking services for: longer than the longest pause between two probes of a
+/// cloud that refuses, and not for ever, since a satisfied pool boots nothing that could show that all is well again.
+const TROUBLE_LASTS: SignedDuration = SignedDuration::from_mins(10);
 /// How many flavors a message names.
 const FLAVORS_NAMED: usize = 10;
 /// How many templates' launch results are remembered.
@@ -55,8 +58,8 @@ pub struct Connection {
     refused: Option<(ErrorClass, String)>,
     /// When a launch was refused last.
     refused_at: Option<Timestamp>,
-    /// Boot requests since the last accepted one got no answer that tells what became of them.
-    lost: bool,
+    /// When a boot last went wrong in a way that a service may be the cause of which nobody has asked.
+    trouble_at: Option<Timestamp>,
     hosts: HashMap<String, (Pressure, String)>,
     health: HashMap<String, Health>,
 }
@@ -95,7 +98,7 @@ impl Connection {
             throttle: Pressure::default(),
             refused: None,
             refused_at: None,
-            lost: false,
+            trouble_at: None,
             hosts: HashMap::new(),
             health: HashMap::new(),
         }
@@ -202,7 +205,6 @@ impl Connection {
     /// A boot request that was sent then was accepted: the quota has room, unless another was refused since.
     pub fn accepted(&mut self, sent: Timestamp) {
         self.list_changes();
-        self.lost = false;
         if self.refused_at.is_some_and(|refused| refused >= sent) {
             return;
         }
@@ -221,10 +223,10 @@ impl Connection {
             }
             // A flavor, a network or an image may have changed under us: read them again before the next launch.
             ErrorClass::Invalid | ErrorClass::NotFound | ErrorClass::Conflict => self.facts_read = None,
-            ErrorClass::Unclear => {
-                self.lost = true;
-                self.list_changes();
-            }
+            ErrorClass::Unclear => self.list_changes(),
+        }
+        if matches!(error.class, ErrorClass::Unclear | ErrorClass::Unavailable) {
+            self.trouble_at = Some(now);
         }
         if error.class != ErrorClass::Unclear {
             self.refused_at = Some(now);
@@ -249,6 +251,7 @@ impl Connection {
     }
 
     fn no_host(&mut self, flavor_id: &str, message: &str, now: Timestamp) {
+        self.trouble_at = Some(now);
         let entry = self.hosts.entry(flavor_id.to_owned()).or_default();
         entry.0.refused(now, None);
         message.clone_into(&mut entry.1);
@@ -297,18 +300,24 @@ impl Connection {
 
     /// The back-pressure that the Provider shows: a quota, a host that is missing, a request for silence.
     pub fn pressures(&self) -> Pressures {
-        let told = |class| self.refused.as_ref().filter(|(seen, _)| *seen == class).map(|(_, message)| message.clone());
+        let told = |classes: &[ErrorClass]| {
+            self.refused.as_ref().filter(|(seen, _)| classes.contains(seen)).map(|(_, message)| message.clone())
+        };
         Pressures {
-            quota: self.quota.active().then(|| told(ErrorClass::Quota).unwrap_or_default()),
+            quota: self.quota.active().then(|| told(&[ErrorClass::Quota]).unwrap_or_default()),
             no_host: self.hosts.values().next().map(|(_, message)| message.clone()),
-            throttled: self.throttle.active().then(|| told(ErrorClass::Throttled).unwrap_or_default()),
+            throttled: self
+                .throttle
+                .active()
+                .then(|| told(&[ErrorClass::Throttled, ErrorClass::Unavailable, ErrorClass::Auth]).unwrap_or_default()),
         }
     }
 
     /// Whether something goes wrong that a service may be the cause of which nobody has asked.
-    pub fn in_trouble(&self) -> bool {
+    pub fn in_trouble(&self, now: Timestamp) -> bool {
         let unanswered = |error: &CloudError| matches!(error.class, ErrorClass::Unavailable | ErrorClass::Unclear);
-        self.error.as_ref().is_some_and(unanswered) || !self.hosts.is_empty() || self.lost
+        self.error.as_ref().is_some_and(unanswered)
+            || self.trouble_at.is_some_and(|at| now.duration_since(at) < TROUBLE_LASTS)
     }
 
     /// The flavor of this name or id, or the smallest with enough memory.

@@ -41,7 +41,7 @@ fn sentence<'a>(silent: impl Iterator<Item = &'a Silence>) -> Option<String> {
 pub fn ask(engine: &mut Engine, key: &Key) {
     let now = engine.now;
     let Some(connection) = engine.connections.get_mut(key) else { return };
-    if !connection.in_trouble() {
+    if !connection.in_trouble(now) {
         connection.services.silent.clear();
         return;
     }

@@ -177,23 +177,23 @@ fn a_fence_is_closed_when_a_first_search_found_nothing() {
 }
 
 #[test]
-fn behind_a_closed_fence_a_full_list_a_minute_later_is_proof() {
+fn behind_a_closed_fence_a_full_list_two_minutes_later_is_proof() {
     let closed = |now, listed, listed_full| fenced(Fence::Closed { at: at(10) }, now, listed, listed_full);
     let never = Step::MarkFailed(Failure::NeverAppeared);
     in_both(vec![
         (closed(11, 11, 11), Step::Wait, Step::Wait),
-        (closed(69, 69, 69), Step::Wait, Step::Wait),
-        (closed(70, 70, 69), Step::ListAll, Step::ListAll),
-        (closed(71, 71, 70), never, Step::Free),
+        (closed(129, 129, 129), Step::Wait, Step::Wait),
+        (closed(130, 130, 129), Step::ListAll, Step::ListAll),
+        (closed(131, 131, 130), never, Step::Free),
     ]);
-    let passed = |sighting| Observation { sighting, ..closed(71, 71, 71) };
+    let passed = |sighting| Observation { sighting, ..closed(131, 131, 131) };
     check(vec![
         // It had passed before: the list shows what became of it.
         (passed(present(Status::Building)), Step::Wait),
         (passed(present(Status::Error)), Step::MarkFailed(Failure::ServerError)),
         (passed(active(60)), Step::Probe),
         // Named, so that only its own end frees the slot.
-        (Observation { server_known: true, ..closed(71, 71, 71) }, Step::LookUp),
+        (Observation { server_known: true, ..closed(131, 131, 131) }, Step::LookUp),
     ]);
     // Whoever is content with less everywhere is so here.
     let hasty = |now, full| Observation { settle_time: Duration::from_secs(2), ..closed(now, now, full) };
@@ -201,10 +201,22 @@ fn behind_a_closed_fence_a_full_list_a_minute_later_is_proof() {
 }
 
 #[test]
+fn nothing_is_given_up_while_a_server_that_tells_nothing_has_the_port() {
+    let taken = |now, listed| fenced(Fence::Taken { again: at(10) }, now, listed, listed);
+    in_both(vec![
+        (taken(9, 9), Step::Wait, Step::Wait),
+        (taken(11, 11), Step::CloseFence, Step::CloseFence),
+        (taken(10 * LAUNCH, 9), Step::Wait, Step::Wait),
+        (taken(10 * LAUNCH, 10 * LAUNCH), Step::CloseFence, Step::CloseFence),
+    ]);
+}
+
+#[test]
 fn whoever_waits_for_a_fence_is_woken_when_it_is_due() {
     let wake = |fence, now| decide(&fenced(fence, now, now, now)).wake;
     assert_eq!(wake(Fence::Open { close: at(10) }, 5), Some(at(10)));
-    assert_eq!(wake(Fence::Closed { at: at(10) }, 15), Some(at(70)));
+    assert_eq!(wake(Fence::Closed { at: at(10) }, 15), Some(at(130)));
+    assert_eq!(wake(Fence::Taken { again: at(20) }, 15), Some(at(20)));
     assert_eq!(wake(Fence::Off, 15), Some(at(LAUNCH)));
 }
 
@@ -400,6 +412,7 @@ fn fence() -> impl Strategy<Value = Fence> {
     prop_oneof![
         Just(Fence::Off),
         moment().prop_map(|close| Fence::Open { close }),
+        moment().prop_map(|again| Fence::Taken { again }),
         moment().prop_map(|at| Fence::Closed { at }),
     ]
 }
@@ -447,8 +460,8 @@ prop_compose! {
 fn proven_gone(o: &Observation) -> bool {
     let deadline = later(o.created, o.launch_timeout.max(o.settle_time));
     let fenced = |listed_full: &Timestamp| match o.fence {
-        Fence::Closed { at } => *listed_full >= later(at, o.settle_time.min(Duration::from_secs(60))),
-        Fence::Off | Fence::Open { .. } => false,
+        Fence::Closed { at } => *listed_full >= later(at, o.settle_time.min(Duration::from_secs(120))),
+        Fence::Off | Fence::Open { .. } | Fence::Taken { .. } => false,
     };
     match (o.boot, &o.sighting) {
         (_, Sighting::Gone) => true,
@@ -456,7 +469,7 @@ fn proven_gone(o: &Observation) -> bool {
         (Boot::Permitted | Boot::Never, _) => true,
         (Boot::Refused { at }, Sighting::Missing { listed, .. }) => *listed > at,
         (Boot::Unclear | Boot::Accepted, Sighting::Missing { listed_full, .. }) => {
-            *listed_full >= deadline || fenced(listed_full)
+            !matches!(o.fence, Fence::Taken { .. }) && *listed_full >= deadline || fenced(listed_full)
         }
         _ => false,
     }
@@ -493,7 +506,7 @@ proptest! {
         let closes = decide(&o).step == Step::CloseFence;
         let in_doubt = matches!(o.boot, Boot::Unclear | Boot::Accepted) && !o.server_known;
         let missing = matches!(o.sighting, Sighting::Missing { .. });
-        let open = matches!(o.fence, Fence::Open { .. });
+        let open = matches!(o.fence, Fence::Open { .. } | Fence::Taken { .. });
         prop_assert!(!closes || (in_doubt && missing && open));
     }
 

@@ -187,3 +187,45 @@ async fn our_ports_are_found_by_their_mark_and_a_closed_one_is_attached_to_nothi
     assert_eq!(shown, [("port-1", None), ("port-2", Some("s-1"))]);
     assert_eq!(found[0].ownership, Some(ownership()));
 }
+
+/// A Neutron that keeps a project from deleting what Nova owns, beside a Nova where this server is, or is not.
+fn protected(server_lives: bool) -> (Fake, Arc<Mutex<Value>>) {
+    let held = Arc::new(Mutex::new(port(json!({"device_id": "s-1", "device_owner": "compute:nova"}))));
+    let kept = Arc::clone(&held);
+    let fake = Fake::start(move |seen| {
+        let mut port = kept.lock().unwrap();
+        match (seen.method.as_str(), seen.path.as_str()) {
+            ("GET", PORTS) => Some(Reply::Json(200, json!({"ports": [*port]}))),
+            ("DELETE", PORT) if port["device_owner"] != "" => Some(neutron_fault(403, "PolicyNotAuthorized")),
+            ("PUT", PORT) if seen.header("if-match") == Some("revision_number=1") => {
+                port["device_owner"] = seen.body["port"]["device_owner"].clone();
+                Some(Reply::Json(200, json!({"port": *port})))
+            }
+            ("GET", "/compute/v2.1/servers/s-1") if server_lives => {
+                Some(Reply::Json(200, json!({"server": {"id": "s-1", "name": "other", "status": "ACTIVE"}})))
+            }
+            ("GET", "/compute/v2.1/servers/s-1") => {
+                let fault = json!({"code": 404, "message": "Instance s-1 could not be found."});
+                Some(Reply::Json(404, json!({"itemNotFound": fault})))
+            }
+            _ => None,
+        }
+    });
+    (fake, held)
+}
+
+#[tokio::test]
+async fn the_port_of_a_server_that_lives_stays() {
+    let (fake, held) = protected(true);
+    let error = cloud(&fake).delete_port("port-1").await.unwrap_err();
+    assert_eq!((error.class, error.message.as_str()), (ErrorClass::Conflict, "a server has this port"));
+    assert_eq!((fake.count("PUT", PORT), &held.lock().unwrap()["device_owner"]), (0, &json!("compute:nova")));
+}
+
+#[tokio::test]
+async fn the_port_of_a_server_that_is_gone_is_disowned_and_deleted() {
+    let (fake, held) = protected(false);
+    cloud(&fake).delete_port("port-1").await.unwrap();
+    assert_eq!((fake.count("DELETE", PORT), fake.count("PUT", PORT)), (2, 1));
+    assert_eq!(held.lock().unwrap()["device_owner"], "");
+}
