@@ -4,12 +4,14 @@
 //! answer, and never lets a credential, a token, user data or a response body into an error (rule 16).
 
 pub mod error;
+mod marks;
 pub mod openstack;
 pub mod poller;
 pub mod probe;
 pub mod view;
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -17,6 +19,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 pub use error::{CloudError, ErrorClass};
+pub use marks::{key_pair_name, key_pair_record};
 
 /// Everything made in a cloud carries the installation's owner under this metadata key (rule 10).
 pub const OWNER_KEY: &str = "nodepool_owner";
@@ -24,6 +27,9 @@ pub const OWNER_KEY: &str = "nodepool_owner";
 pub const RECORD_KEY: &str = "nodepool_record";
 /// `namespace/name` of the Provider a server was booted through: two Providers may share a project.
 pub const PROVIDER_KEY: &str = "nodepool_provider";
+/// The server that a snapshot was made of, on the snapshot. Nova hands the marks of an image down to every snapshot of
+/// a server that was booted from it: a snapshot that somebody else takes of it is told from ours by this.
+pub const SERVER_KEY: &str = "nodepool_server";
 
 /// Who made a thing and for which record: written on everything we make, compared before anything is deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -140,6 +146,21 @@ pub struct Flavor {
     pub resources: Resources,
 }
 
+/// Where an image is in its life in the cloud.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ImageStatus {
+    /// Made, and without bytes yet. An upload that was given up comes back to this.
+    Queued,
+    /// Its bytes are coming.
+    Saving,
+    /// Complete.
+    Active,
+    /// Complete, and an administrator lets nobody have its bytes.
+    Deactivated,
+    /// On its way out, or never to be complete.
+    Gone,
+}
+
 /// An image of the cloud.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
@@ -147,13 +168,43 @@ pub struct Image {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// Whether it can be booted (`active`, not hidden).
-    pub active: bool,
+    /// Its status.
+    pub status: ImageStatus,
+    /// Whether lists leave it out.
+    pub hidden: bool,
     /// When it was made.
     pub created: Timestamp,
+    /// How many bytes it has, once they are there.
+    pub size: Option<u64>,
+    /// Whether the cloud refuses to delete it.
+    pub protected: bool,
     /// Set when its properties or tags name an owner.
     pub ownership: Option<Ownership>,
 }
+
+impl Image {
+    /// Whether it can be booted and is meant to be.
+    #[must_use]
+    pub fn bootable(&self) -> bool {
+        self.status == ImageStatus::Active && !self.hidden
+    }
+}
+
+/// An image to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewImage {
+    /// The unique name by which it is found again.
+    pub name: String,
+    /// Who makes it, and for which record.
+    pub ownership: Ownership,
+    /// `qcow2`, `raw`, …; a snapshot has the format that its host writes, whatever this says.
+    pub disk_format: &'static str,
+    /// Further properties, the DiskImage's own.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// The bytes of an image, as they come.
+pub type ImageBytes = Pin<Box<dyn futures::Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static>>;
 
 /// How to find an image that others manage.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -264,6 +315,7 @@ pub enum Passage {
 ///
 /// Every call has a deadline, is counted by one rate limiter below all retries, and may be repeated by the
 /// implementation only when repeating cannot change the cloud. [`Cloud::create_server`] is sent exactly once.
+/// Only [`Cloud::upload_image`] may take as long as it needs: its deadline is one on silence.
 #[async_trait]
 pub trait Cloud: Send + Sync + 'static {
     /// Proves that the credentials work and the catalog has what is needed.
@@ -285,6 +337,32 @@ pub trait Cloud: Send + Sync + 'static {
     async fn flavors(&self) -> Result<Vec<Flavor>, CloudError>;
     /// Images that match, in any state.
     async fn images(&self, selector: &ImageSelector) -> Result<Vec<Image>, CloudError>;
+    /// Makes an empty image, once, and returns its id. Private, in a bare container, with its ownership as properties.
+    /// After [`ErrorClass::Unclear`] it may exist all the same.
+    async fn create_image(&self, image: &NewImage) -> Result<String, CloudError>;
+    /// Sends an image's bytes, once. It may take as long as it takes, but not stand still; a stream that ends in an
+    /// error aborts it. Whatever the outcome, only the image itself tells what came of it: an upload that was cut off
+    /// can leave an active image that is too short, so its size is to be compared.
+    async fn upload_image(&self, id: &str, bytes: ImageBytes) -> Result<(), CloudError>;
+    /// One image by id. [`ErrorClass::NotFound`] is proof that it is gone.
+    async fn get_image(&self, id: &str) -> Result<Image, CloudError>;
+    /// The images of the project that carry the owner's mark, in any state, hidden ones included.
+    async fn images_of(&self, owner: &str) -> Result<Vec<Image>, CloudError>;
+    /// Asks for deletion. [`ErrorClass::NotFound`] is proof that it is gone, [`ErrorClass::Conflict`] says that
+    /// something uses it, [`ErrorClass::Invalid`] that it is protected.
+    async fn delete_image(&self, id: &str) -> Result<(), CloudError>;
+    /// Makes an image of a server, once, and returns its id. After [`ErrorClass::Unclear`] it may exist all the same.
+    /// A snapshot that fails later takes its image with it.
+    async fn snapshot_server(&self, server_id: &str, image: &NewImage) -> Result<String, CloudError>;
+    /// Shuts a server down in good order, which takes a while; one that is stopped, or stopping, is no error.
+    async fn stop_server(&self, id: &str) -> Result<(), CloudError>;
+    /// Makes a key pair of a public key in OpenSSH's form. One of this name with the same key is no error, one with
+    /// another key is [`ErrorClass::Conflict`].
+    async fn create_key_pair(&self, name: &str, public_key: &str) -> Result<(), CloudError>;
+    /// Deletes a key pair; one that is gone is no error.
+    async fn delete_key_pair(&self, name: &str) -> Result<(), CloudError>;
+    /// The names of all key pairs, which belong to the credentials' user and not to the project.
+    async fn key_pairs(&self) -> Result<Vec<String>, CloudError>;
     /// The project's limits and usage.
     async fn limits(&self) -> Result<Limits, CloudError>;
     /// The floating IPs of the project.

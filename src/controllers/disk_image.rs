@@ -160,7 +160,7 @@ fn looked(
     let found = answer.map(|images| {
         images
             .into_iter()
-            .filter(|image| image.active && !rejected.contains(&image.id))
+            .filter(|image| image.bootable() && !rejected.contains(&image.id))
             .max_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)))
     });
     let memory = engine.memory.images.looks.entry(place).or_default();

@@ -113,7 +113,7 @@ async fn flavors_are_read(side: &Side) {
 async fn images_are_found_by_name_and_by_id(side: &Side) {
     let cloud = client(side);
     let by_name = cloud.images(&ImageSelector::Name("debian-13".into())).await.unwrap();
-    assert!(by_name.len() == 1 && by_name[0].active, "{by_name:?}");
+    assert!(by_name.len() == 1 && by_name[0].bootable(), "{by_name:?}");
     assert_eq!(cloud.images(&ImageSelector::Id(by_name[0].id.clone())).await.unwrap(), by_name);
     assert!(cloud.images(&ImageSelector::Name("debian".into())).await.unwrap().is_empty());
     assert!(cloud.images(&ImageSelector::Id(NOBODY.into())).await.unwrap().is_empty());
@@ -126,7 +126,7 @@ async fn an_image_that_cannot_be_booted_is_told_from_one_that_can(side: &Side) {
     side.upload(&hidden, vec![7; 512]).await.empty(204);
     for id in [queued, hidden] {
         let found = cloud.images(&ImageSelector::Id(id)).await.unwrap();
-        assert!(found.len() == 1 && !found[0].active, "{found:?}");
+        assert!(found.len() == 1 && !found[0].bootable(), "{found:?}");
     }
 }
 

@@ -18,11 +18,20 @@ pub(crate) enum Call {
     CreateServer,
     DeleteServer,
     ForceDeleteServer,
+    SnapshotServer,
+    StopServer,
     Console,
     ListFlavors,
     GetLimits,
+    ListKeyPairs,
+    GetKeyPair,
+    CreateKeyPair,
+    DeleteKeyPair,
     ListImages,
     GetImage,
+    CreateImage,
+    UploadImage,
+    DeleteImage,
     ListNetworks,
     ListFloatingIps,
     CreateFloatingIp,
@@ -49,11 +58,20 @@ impl Call {
             Self::CreateServer => "compute create-server",
             Self::DeleteServer => "compute delete-server",
             Self::ForceDeleteServer => "compute force-delete-server",
+            Self::SnapshotServer => "compute snapshot-server",
+            Self::StopServer => "compute stop-server",
             Self::Console => "compute console",
             Self::ListFlavors => "compute list-flavors",
             Self::GetLimits => "compute get-limits",
+            Self::ListKeyPairs => "compute list-key-pairs",
+            Self::GetKeyPair => "compute get-key-pair",
+            Self::CreateKeyPair => "compute create-key-pair",
+            Self::DeleteKeyPair => "compute delete-key-pair",
             Self::ListImages => "image list-images",
             Self::GetImage => "image get-image",
+            Self::CreateImage => "image create-image",
+            Self::UploadImage => "image upload-image",
+            Self::DeleteImage => "image delete-image",
             Self::ListNetworks => "network list-networks",
             Self::ListFloatingIps => "network list-floating-ips",
             Self::CreateFloatingIp => "network create-floating-ip",
@@ -78,11 +96,13 @@ impl Call {
         self.name().split_once(' ').unwrap_or((self.name(), ""))
     }
 
-    /// How long one exchange may take, body included.
+    /// How long one exchange may take, body included; of an upload, how long it may stand still.
     pub(crate) const fn deadline(self) -> Duration {
         match self {
             // A boot has been seen to take 142 s to be answered; giving up earlier only makes unclear answers.
             Self::CreateServer => Duration::from_secs(180),
+            // Answered when the volumes of the server are copied, or the image's bytes are gone from its store.
+            Self::SnapshotServer | Self::DeleteImage => Duration::from_secs(180),
             Self::Probe(_) => services::DEADLINE,
             _ => Duration::from_secs(60),
         }
@@ -102,6 +122,7 @@ impl Call {
         match self {
             Self::ListServers
             | Self::ListFlavors
+            | Self::ListKeyPairs
             | Self::ListImages
             | Self::ListNetworks
             | Self::ListFloatingIps
@@ -118,6 +139,13 @@ impl Call {
             Self::CreateServer
                 | Self::DeleteServer
                 | Self::ForceDeleteServer
+                | Self::SnapshotServer
+                | Self::StopServer
+                | Self::CreateKeyPair
+                | Self::DeleteKeyPair
+                | Self::CreateImage
+                | Self::UploadImage
+                | Self::DeleteImage
                 | Self::CreateFloatingIp
                 | Self::AttachFloatingIp
                 | Self::DeleteFloatingIp
@@ -139,7 +167,11 @@ impl Call {
             Self::Login
             | Self::CreateServer
             | Self::ForceDeleteServer
+            | Self::SnapshotServer
             | Self::Console
+            | Self::CreateImage
+            // Its bytes are gone once they are sent.
+            | Self::UploadImage
             | Self::CreateFloatingIp
             | Self::AttachFloatingIp
             | Self::CreatePort => false,
@@ -147,10 +179,18 @@ impl Call {
             | Self::ListServers
             | Self::GetServer
             | Self::DeleteServer
+            // The second finds it stopping.
+            | Self::StopServer
             | Self::ListFlavors
             | Self::GetLimits
+            | Self::ListKeyPairs
+            | Self::GetKeyPair
+            // The second finds the first, whose key is compared.
+            | Self::CreateKeyPair
+            | Self::DeleteKeyPair
             | Self::ListImages
             | Self::GetImage
+            | Self::DeleteImage
             | Self::ListNetworks
             | Self::ListFloatingIps
             | Self::DeleteFloatingIp

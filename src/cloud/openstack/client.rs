@@ -96,6 +96,14 @@ pub(crate) fn nothing(_: &Answer) -> Result<(), Garbage> {
     Ok(())
 }
 
+/// What should be gone and is gone is no error.
+pub(crate) fn gone(outcome: Result<(), CloudError>) -> Result<(), CloudError> {
+    match outcome {
+        Err(error) if error.class == ErrorClass::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}
+
 /// A failure that no exchange caused.
 pub(crate) fn refused(call: Call, class: ErrorClass, message: impl Into<String>) -> CloudError {
     CloudError { class, call: call.name(), message: message.into(), retry_after: None, request_id: None }
@@ -165,7 +173,7 @@ impl Client {
         outcome
     }
 
-    fn request(&self, login: &Login, ask: &Ask<'_>) -> Result<Request, CloudError> {
+    pub(super) fn request(&self, login: &Login, ask: &Ask<'_>) -> Result<Request, CloudError> {
         let endpoint = self.endpoint(login, ask.service, ask.call)?;
         let mut url = discovery::base(ask.service, &endpoint);
         if let Ok(mut segments) = url.path_segments_mut() {

@@ -1,13 +1,14 @@
-//! Nova: servers, flavors, limits.
+//! Nova: servers and snapshots of them, flavors, limits.
 //!
-//! A boot request is sent exactly once (rule 2): its call is not repeatable, and everything that can fail before it is
-//! sent fails with a class that says so.
+//! A boot request is sent exactly once (rule 2), and so is a request for a snapshot: their calls are not repeatable, and
+//! everything that can fail before they are sent fails with a class that says so.
 
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+use reqwest::header::LOCATION;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -21,13 +22,16 @@ use super::paging::{Link, Page, next};
 use super::server::{ServersPage, WireServer};
 use super::transport::{Answer, Garbage};
 use crate::cloud::{
-    BootRequest, CloudError, ErrorClass, Flavor, Limits, Resources, Server, ServerList, ServerQuery, Usage,
+    BootRequest, CloudError, ErrorClass, Flavor, Limits, NewImage, Resources, SERVER_KEY, Server, ServerList,
+    ServerQuery, Usage,
 };
 
 /// 2.69 shows servers of a cell that is down, 2.47 the flavor's sizes; 2.26 and later the tags.
 const SHOW: &[u32] = &[69, 47];
 /// 2.52 takes tags in a boot.
 const BOOT: &[u32] = &[52];
+/// 2.45 answers a snapshot with the image's id; before, it is the end of an address.
+const SNAPSHOT: &[u32] = &[45];
 /// From here on a boot must say something about networks.
 const NETWORKS_REQUIRED: u32 = 37;
 
@@ -44,6 +48,11 @@ struct Booted {
 #[derive(Deserialize)]
 struct BootedId {
     id: String,
+}
+
+#[derive(Deserialize)]
+struct Snapshot {
+    image_id: String,
 }
 
 #[derive(Deserialize)]
@@ -156,6 +165,25 @@ impl OpenStack {
         self.client.ask(Ask::post(Call::ForceDeleteServer, Service::Compute, &path, &body), nothing).await
     }
 
+    pub(super) async fn snapshot(&self, server_id: &str, image: &NewImage) -> Result<String, CloudError> {
+        let path = ["servers", checked(Call::SnapshotServer, server_id)?, "action"];
+        let minor = self.client.compute_api().await?.pick(SNAPSHOT);
+        let mut metadata = ownership::metadata(&image.properties, &image.ownership);
+        metadata.insert(SERVER_KEY.to_owned(), server_id.to_owned());
+        let body = json!({"createImage": {"name": image.name, "metadata": metadata}});
+        let ask = Ask::post(Call::SnapshotServer, Service::Compute, &path, &body).microversion(minor);
+        self.client.ask(ask, snapshot_id).await
+    }
+
+    pub(super) async fn stop(&self, id: &str) -> Result<(), CloudError> {
+        let path = ["servers", checked(Call::StopServer, id)?, "action"];
+        let ask = Ask::post(Call::StopServer, Service::Compute, &path, &json!({"os-stop": null}));
+        match self.client.ask(ask, nothing).await {
+            Err(error) if error.class == ErrorClass::Conflict && is_stopping(&error.message) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
     pub(super) async fn console(&self, id: &str, lines: u32) -> Result<String, CloudError> {
         let path = ["servers", checked(Call::Console, id)?, "action"];
         let body = json!({"os-getConsoleOutput": {"length": lines}});
@@ -209,6 +237,19 @@ fn last_lines(output: &str, lines: u32) -> String {
 fn booted_id(answer: &Answer) -> Result<String, Garbage> {
     let id = answer.json::<Booted>()?.server.id;
     if checked(Call::CreateServer, &id).is_ok() { Ok(id) } else { Err(Garbage) }
+}
+
+/// In the body, or at the end of the address where it is: an answer with neither is no answer.
+fn snapshot_id(answer: &Answer) -> Result<String, Garbage> {
+    let told = answer.json::<Snapshot>().ok().map(|snapshot| snapshot.image_id);
+    let address = answer.headers.get(LOCATION).and_then(|value| value.to_str().ok());
+    let id = told.or_else(|| address?.rsplit('/').next().map(str::to_owned)).ok_or(Garbage)?;
+    if checked(Call::SnapshotServer, &id).is_ok() { Ok(id) } else { Err(Garbage) }
+}
+
+/// "Cannot 'stop' instance … while it is in vm_state stopped", or on its way there.
+fn is_stopping(message: &str) -> bool {
+    message.ends_with("vm_state stopped") || message.ends_with("task_state powering-off")
 }
 
 fn boot_body(request: &BootRequest, networks: &[String], minor: Option<u32>) -> Value {

@@ -1,14 +1,16 @@
 //! Reads the refusals of OpenStack's services and decides what each means ([`ErrorClass`]).
 //!
-//! A refusal counts only when the service itself wrote it: its own JSON fault. Anything else (a proxy's page, half an
-//! answer) leaves open whether a change was made. What reaches people is the fault's own message, from a closed set of
-//! keys, in one scrubbed line: never a body, never what the service quotes of the request (rule 16).
+//! A refusal counts only when the service itself wrote it: its own JSON fault, or of Glance, which has none, the form
+//! that its library gives to every refusal. Anything else (a proxy's page, half an answer) leaves open whether a change
+//! was made. What reaches people is the fault's own message, from a closed set of keys, in one scrubbed line: never a
+//! body, never what the service quotes of the request (rule 16).
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::call::Call;
@@ -52,8 +54,38 @@ pub(crate) struct WrittenFault {
     retry_after: Option<u64>,
 }
 
+/// The fault in the answer to a call, when the service wrote one.
+pub(crate) fn written_to(call: Call, status: u16, body: &[u8]) -> Option<WrittenFault> {
+    written(body).or_else(|| call.asks_glance().then(|| written_by_glance(status, body))?)
+}
+
+/// Glance leaves the form to WebOb, which writes JSON or a page, as the client accepts.
+fn written_by_glance(status: u16, body: &[u8]) -> Option<WrittenFault> {
+    #[derive(Deserialize)]
+    struct Refusal {
+        code: String,
+        message: String,
+    }
+    let told = match serde_json::from_slice::<Refusal>(body) {
+        Ok(refusal) => refusal.code.starts_with(&format!("{status} ")).then_some(refusal.message)?,
+        Err(_) => page(status, std::str::from_utf8(body).ok()?)?,
+    };
+    // What went wrong, and more of it.
+    let message = told.replace("<br />", " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    Some(WrittenFault { key: "webob".into(), message, ..WrittenFault::default() })
+}
+
+/// The text of WebOb's page; a proxy's has another form.
+fn page(status: u16, body: &str) -> Option<String> {
+    let rest = body.strip_prefix(&format!("<html>\n <head>\n  <title>{status} "))?;
+    let (_, text) = rest.split_once("</title>\n </head>\n <body>\n  <h1>")?.1.split_once("</h1>\n")?;
+    let text = text.strip_suffix("</html>")?.trim_end().strip_suffix("</body>")?;
+    let marks = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#x27;", "'"), ("&#39;", "'"), ("&amp;", "&")];
+    Some(marks.iter().fold(text.to_owned(), |text, (mark, sign)| text.replace(mark, sign)))
+}
+
 /// The fault in a body, when a service wrote one.
-pub(crate) fn written(body: &[u8]) -> Option<WrittenFault> {
+fn written(body: &[u8]) -> Option<WrittenFault> {
     let object: Map<String, Value> = serde_json::from_slice(body).ok()?;
     // Nova's version fault is {"errors": [{"title", "detail", ...}]}.
     if let Some(first) = object.get("errors").and_then(|errors| errors.get(0)) {
@@ -68,13 +100,7 @@ pub(crate) fn written(body: &[u8]) -> Option<WrittenFault> {
 }
 
 /// What a status that is not a success means for this call.
-pub(crate) fn class(
-    call: Call,
-    status: u16,
-    body: &[u8],
-    fault: Option<&WrittenFault>,
-    told_to_wait: bool,
-) -> ErrorClass {
+pub(crate) fn class(call: Call, status: u16, fault: Option<&WrittenFault>, told_to_wait: bool) -> ErrorClass {
     if call == Call::Login {
         return login_class(status, fault);
     }
@@ -83,9 +109,10 @@ pub(crate) fn class(
         (429, _) => ErrorClass::Throttled,
         (401, _) => ErrorClass::Auth,
         (413, Some(fault)) if is_quota(fault) => ErrorClass::Quota,
-        (413, fault) if fault.is_some() || told_to_wait => ErrorClass::Throttled,
+        (413, Some(fault)) if is_full(fault) => ErrorClass::NoCapacity,
+        // Of Glance it is about what was sent, of others an old way to limit the rate.
+        (413, fault) if told_to_wait || fault.is_some() && !call.asks_glance() => ErrorClass::Throttled,
         (413, _) => ErrorClass::Invalid,
-        (404, None) if is_glance_not_found(call, body) => ErrorClass::NotFound,
         (400..=499, Some(fault)) => refusal(call, status, fault),
         (400 | 403 | 405 | 409 | 410 | 415, None) if !call.changes_cloud() => Call::plain_refusal(status),
         (501, Some(_)) => ErrorClass::Invalid,
@@ -100,13 +127,17 @@ pub(crate) const fn lost(call: Call) -> ErrorClass {
 }
 
 impl Call {
-    /// A refusal without a written fault (Glance answers in HTML): good enough for a question, never for a change.
+    /// A refusal without a written fault: good enough for a question, never for a change.
     const fn plain_refusal(status: u16) -> ErrorClass {
         match status {
             403 => ErrorClass::Auth,
             409 => ErrorClass::Conflict,
             _ => ErrorClass::Invalid,
         }
+    }
+
+    const fn asks_glance(self) -> bool {
+        matches!(self, Self::ListImages | Self::GetImage | Self::CreateImage | Self::UploadImage | Self::DeleteImage)
     }
 
     /// Whether a 404 to this call can be about the very thing that was named.
@@ -116,8 +147,14 @@ impl Call {
             Self::GetServer
                 | Self::DeleteServer
                 | Self::ForceDeleteServer
+                | Self::SnapshotServer
+                | Self::StopServer
                 | Self::Console
+                | Self::GetKeyPair
+                | Self::DeleteKeyPair
                 | Self::GetImage
+                | Self::UploadImage
+                | Self::DeleteImage
                 | Self::AttachFloatingIp
                 | Self::DeleteFloatingIp
                 | Self::ClosePort
@@ -160,13 +197,17 @@ fn refusal(call: Call, status: u16, fault: &WrittenFault) -> ErrorClass {
 
 /// "Instance … could not be found", "Floating IP … could not be found", as opposed to an unknown path.
 fn is_about_the_thing(fault: &WrittenFault) -> bool {
-    fault.kind.ends_with("NotFound") && fault.kind != "HTTPNotFound" || fault.message.contains("nstance")
+    let says = |words: &str| fault.message.contains(words);
+    fault.kind.ends_with("NotFound") && fault.kind != "HTTPNotFound"
+        || says("nstance")
+        || says("No image found with ID")
+        || says("Failed to find image")
+        || says("Keypair ") && says(" not found")
 }
 
-/// Glance answers in HTML; its own sentence tells it from a proxy's.
-fn is_glance_not_found(call: Call, body: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(&body[..body.len().min(4096)]);
-    call == Call::GetImage && (text.contains("No image found with ID") || text.contains("Failed to find image"))
+/// Of Glance's store, as opposed to the project's quota of it.
+fn is_full(fault: &WrittenFault) -> bool {
+    fault.message.contains("storage media is full")
 }
 
 fn is_quota(fault: &WrittenFault) -> bool {
@@ -176,6 +217,7 @@ fn is_quota(fault: &WrittenFault) -> bool {
 fn says_quota(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     message.contains("quota") && (message.contains("exceed") || message.contains("over"))
+        || message.contains("is over a limit")
         || message.contains("ports exceeded")
         || message.contains("number of defined ports") && message.contains("over the limit")
 }
@@ -274,7 +316,7 @@ mod tests {
     use reqwest::header::HeaderValue;
 
     fn judge(call: Call, status: u16, body: &str) -> ErrorClass {
-        class(call, status, body.as_bytes(), written(body.as_bytes()).as_ref(), false)
+        class(call, status, written_to(call, status, body.as_bytes()).as_ref(), false)
     }
 
     #[test]
@@ -322,9 +364,127 @@ mod tests {
         }
         assert_eq!(judge(Call::CreateServer, 429, page), ErrorClass::Throttled);
         assert_eq!(judge(Call::GetImage, 404, page), ErrorClass::Unavailable);
-        let glance =
-            "<html><head><title>404 Not Found</title></head><body>No image found with ID x<br /></body></html>";
-        assert_eq!(judge(Call::GetImage, 404, glance), ErrorClass::NotFound);
+        let nginx = "<html>\r\n<head><title>403 Forbidden</title></head>\r\n<body>\r\n<center><h1>403 Forbidden</h1>\
+                     </center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n";
+        assert_eq!(judge(Call::DeleteImage, 403, nginx), ErrorClass::Unclear);
+        assert_eq!(judge(Call::UploadImage, 413, nginx), ErrorClass::Invalid);
+        let other = r#"{"code": "404 Not Found", "message": "No image found with ID 1"}"#;
+        assert_eq!(judge(Call::DeleteImage, 403, other), ErrorClass::Unclear, "of another status");
+    }
+
+    /// Both forms in which Glance writes a refusal.
+    fn glance(status: u16, reason: &str, told: &str) -> [String; 2] {
+        let json = serde_json::json!({"message": format!("{told}<br /><br />\n\n\n"), "code": format!("{status} {reason}"),
+                                      "title": reason});
+        let told = told.replace('\'', "&#x27;");
+        let page = format!(
+            "<html>\n <head>\n  <title>{status} {reason}</title>\n </head>\n <body>\n  <h1>{status} {reason}</h1>\n  \
+             {told}<br /><br />\n\n\n\n </body>\n</html>"
+        );
+        [json.to_string(), page]
+    }
+
+    #[test]
+    fn glance_writes_its_refusals_in_two_forms() {
+        use ErrorClass::*;
+        let cases = [
+            (Call::GetImage, 404, "Not Found", "No image found with ID x", NotFound),
+            (Call::DeleteImage, 404, "Not Found", "Failed to find image x to delete", NotFound),
+            (Call::DeleteImage, 404, "Not Found", "The resource could not be found.", Unclear),
+            (Call::DeleteImage, 403, "Forbidden", "Image x is protected and cannot be deleted.", Invalid),
+            (Call::DeleteImage, 403, "Forbidden", "You are not authorized to complete delete_image action.", Auth),
+            (
+                Call::DeleteImage,
+                409,
+                "Conflict",
+                "Image x could not be deleted because it is in use: The image cannot be deleted.",
+                Conflict,
+            ),
+            (Call::DeleteImage, 503, "Service Unavailable", "The store does not answer.", Unclear),
+            (
+                Call::UploadImage,
+                409,
+                "Conflict",
+                "Image status transition from active to saving is not allowed",
+                Conflict,
+            ),
+            (
+                Call::UploadImage,
+                415,
+                "Unsupported Media Type",
+                "The request media type a/b is not supported by this server.\n<br /><br />\nImage disk_format qcow2 \
+                 does not match stream data raw",
+                Invalid,
+            ),
+            (
+                Call::UploadImage,
+                413,
+                "Request Entity Too Large",
+                "Image exceeds the storage quota: The size of the data 9 will exceed the limit. 4 bytes remaining.",
+                Quota,
+            ),
+            (
+                Call::UploadImage,
+                413,
+                "Request Entity Too Large",
+                "Project p is over a limit for [Resource image_size_total is over limit of 1 due to current usage 0 \
+                 and delta 2]",
+                Quota,
+            ),
+            (
+                Call::UploadImage,
+                413,
+                "Request Entity Too Large",
+                "Image storage media is full: There is not enough disk space on the image storage media.",
+                NoCapacity,
+            ),
+            (
+                Call::UploadImage,
+                413,
+                "Request Entity Too Large",
+                "The incoming image is too large: Denying attempt to upload image larger than 5 bytes.",
+                Invalid,
+            ),
+            (Call::UploadImage, 401, "Unauthorized", "This server could not verify that you are authorized", Auth),
+            (Call::UploadImage, 500, "Internal Server Error", "The server has either erred", Unclear),
+            (
+                Call::CreateImage,
+                413,
+                "Request Entity Too Large",
+                "The limit has been exceeded on the number of allowed image properties. Attempted: 130, Maximum: 128",
+                Invalid,
+            ),
+            (Call::CreateImage, 403, "Forbidden", "Attribute 'status' is read-only.", Invalid),
+        ];
+        for (call, status, reason, told, expected) in cases {
+            for body in glance(status, reason, told) {
+                let written = written_to(call, status, body.as_bytes()).unwrap();
+                let shown = told.replace("<br />", " ").split_whitespace().collect::<Vec<_>>().join(" ");
+                assert_eq!((judge(call, status, &body), &written.message), (expected, &shown), "{body}");
+                assert_ne!(judge(Call::GetServer, 404, &body), NotFound, "Nova writes nothing like it");
+            }
+        }
+    }
+
+    #[test]
+    fn nova_refusals_about_snapshots_and_key_pairs() {
+        use ErrorClass::*;
+        let nova = |call, status, key: &str, message: &str| {
+            judge(call, status, &format!(r#"{{"{key}": {{"code": {status}, "message": "{message}"}}}}"#))
+        };
+        let gone = "Instance 42 could not be found.";
+        assert_eq!(nova(Call::SnapshotServer, 404, "itemNotFound", gone), NotFound);
+        assert_eq!(nova(Call::StopServer, 404, "itemNotFound", gone), NotFound);
+        let busy = "Cannot 'createImage' instance 42 while it is in task_state image_snapshot";
+        assert_eq!(nova(Call::SnapshotServer, 409, "conflictingRequest", busy), Conflict);
+        assert_eq!(nova(Call::SnapshotServer, 500, "computeFault", "Unexpected API Error."), Unclear);
+        let none = "Keypair k not found for user u";
+        assert_eq!(nova(Call::GetKeyPair, 404, "itemNotFound", none), NotFound);
+        assert_eq!(nova(Call::DeleteKeyPair, 404, "itemNotFound", none), NotFound);
+        let path = "The resource could not be found.";
+        assert_eq!(nova(Call::DeleteKeyPair, 404, "itemNotFound", path), Unclear);
+        assert_eq!(nova(Call::CreateKeyPair, 403, "forbidden", "Quota exceeded, too many key pairs."), Quota);
+        assert_eq!(nova(Call::CreateKeyPair, 409, "conflictingRequest", "Key pair 'k' already exists."), Conflict);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod discovery;
 mod fault;
 mod fence;
 mod image;
+mod key_pair;
 mod limiter;
 mod names;
 mod network;
@@ -22,6 +23,7 @@ mod server;
 mod services;
 mod session;
 mod transport;
+mod upload;
 
 #[cfg(test)]
 mod tests;
@@ -36,8 +38,8 @@ pub use config::{CloudConfig, ConfigError, Interface};
 pub use transport::CallObserver;
 
 use super::{
-    BootRequest, Cloud, CloudError, Flavor, Image, ImageSelector, Limits, NetworkPart, Ownership, Passage, Server,
-    ServerList, ServerQuery, Silence,
+    BootRequest, Cloud, CloudError, Flavor, Image, ImageBytes, ImageSelector, Limits, NetworkPart, NewImage, Ownership,
+    Passage, Server, ServerList, ServerQuery, Silence,
 };
 use client::Client;
 use config::Credentials;
@@ -146,6 +148,46 @@ impl Cloud for OpenStack {
 
     async fn images(&self, selector: &ImageSelector) -> Result<Vec<Image>, CloudError> {
         self.find_images(selector).await
+    }
+
+    async fn create_image(&self, image: &NewImage) -> Result<String, CloudError> {
+        self.make_image(image).await
+    }
+
+    async fn upload_image(&self, id: &str, bytes: ImageBytes) -> Result<(), CloudError> {
+        self.send_image(id, bytes).await
+    }
+
+    async fn get_image(&self, id: &str) -> Result<Image, CloudError> {
+        self.image(id).await
+    }
+
+    async fn images_of(&self, owner: &str) -> Result<Vec<Image>, CloudError> {
+        self.marked_images(owner).await
+    }
+
+    async fn delete_image(&self, id: &str) -> Result<(), CloudError> {
+        self.remove_image(id).await
+    }
+
+    async fn snapshot_server(&self, server_id: &str, image: &NewImage) -> Result<String, CloudError> {
+        self.snapshot(server_id, image).await
+    }
+
+    async fn stop_server(&self, id: &str) -> Result<(), CloudError> {
+        self.stop(id).await
+    }
+
+    async fn create_key_pair(&self, name: &str, public_key: &str) -> Result<(), CloudError> {
+        self.make_key_pair(name, public_key).await
+    }
+
+    async fn delete_key_pair(&self, name: &str) -> Result<(), CloudError> {
+        self.remove_key_pair(name).await
+    }
+
+    async fn key_pairs(&self) -> Result<Vec<String>, CloudError> {
+        self.key_pair_names().await
     }
 
     async fn limits(&self) -> Result<Limits, CloudError> {

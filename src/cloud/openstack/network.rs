@@ -12,7 +12,7 @@ use serde_json::json;
 use super::OpenStack;
 use super::call::Call;
 use super::catalog::Service;
-use super::client::{Ask, checked, nothing, refused};
+use super::client::{Ask, checked, gone, nothing, refused};
 use super::fence::CLOSED;
 use super::ownership;
 use super::paging::{Link, page};
@@ -263,12 +263,4 @@ fn address(answer: OneFloatingIp, call: Call) -> Result<IpAddr, CloudError> {
 
 fn created(text: Option<&str>) -> Option<Timestamp> {
     text?.parse().ok()
-}
-
-/// What should be gone and is gone is no error.
-fn gone(outcome: Result<(), CloudError>) -> Result<(), CloudError> {
-    match outcome {
-        Err(error) if error.class == ErrorClass::NotFound => Ok(()),
-        outcome => outcome,
-    }
 }

@@ -1,14 +1,13 @@
 //! How ownership is written on things in a cloud, and read back (rule 10).
 //!
-//! Servers carry it as metadata always, as tags where the cloud has them; ports and floating IPs in their description.
+//! Servers carry it as metadata always, as tags where the cloud has them; images as properties; ports and floating IPs
+//! in their description.
 //! What does not fit a field's limits is replaced by its hash on both sides, so ours is still recognised. A thing is
 //! never taken for ours on less than its owner's full mark.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
-use sha2::{Digest, Sha256};
-
+use crate::cloud::marks::hashed;
 use crate::cloud::{OWNER_KEY, Ownership, PROVIDER_KEY, RECORD_KEY};
 
 /// Nova's and Neutron's limit of a tag, in characters.
@@ -60,13 +59,18 @@ impl Identity {
     }
 }
 
-/// The metadata of a server: the pool's own, and ours above it.
+/// The metadata of a server or the properties of an image: its owner's own, and ours above them.
 pub(crate) fn metadata(own: &BTreeMap<String, String>, ownership: &Ownership) -> BTreeMap<String, String> {
     let mut all = own.clone();
     for (key, value) in marks(ownership) {
         all.insert(key.to_owned(), fitted(value, LONGEST_VALUE));
     }
     all
+}
+
+/// An owner as metadata and properties hold it: what a list is asked for.
+pub(crate) fn owner_value(owner: &str) -> String {
+    fitted(owner, LONGEST_VALUE)
 }
 
 /// The tags of a server.
@@ -99,16 +103,6 @@ fn word(value: &str) -> String {
 
 fn fitted(value: &str, longest: usize) -> String {
     if value.len() <= longest { value.to_owned() } else { hashed(value) }
-}
-
-/// 38 characters, so that it fits the shortest field.
-fn hashed(value: &str) -> String {
-    let digest = Sha256::digest(value.as_bytes());
-    digest.iter().take(16).fold("sha256".to_owned(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -144,24 +144,27 @@ impl Transport {
         request: &Request,
         decode: &(dyn Fn(&Answer) -> Result<T, Garbage> + Sync),
     ) -> Result<T, Failure> {
-        let call = request.call;
-        self.limiter.turn(call.urgent(), call.patience()).await.map_err(|TooLong { wait }| not_sent(call, wait))?;
-        if request.may_still.as_ref().is_some_and(|may_still| !may_still()) {
-            return Err(too_late(call));
-        }
+        self.turn(request).await?;
         let start = Instant::now();
         let outcome = match self.send(request).await {
-            Ok((answer, request_id)) => decode(&answer).map_err(|Garbage| Failure {
-                passing: true,
-                ..lost(call, "the answer is not what the API promises", request_id)
-            }),
+            Ok((answer, request_id)) => decode(&answer).map_err(|Garbage| garbage(request.call, request_id)),
             Err(failure) => Err(failure),
         };
         self.report(request, &outcome, start.elapsed());
         outcome
     }
 
-    fn report<T>(&self, request: &Request, outcome: &Result<T, Failure>, took: Duration) {
+    /// Waits until a request may leave.
+    pub(super) async fn turn(&self, request: &Request) -> Result<(), Failure> {
+        let call = request.call;
+        self.limiter.turn(call.urgent(), call.patience()).await.map_err(|TooLong { wait }| not_sent(call, wait))?;
+        if request.may_still.as_ref().is_some_and(|may_still| !may_still()) {
+            return Err(too_late(call));
+        }
+        Ok(())
+    }
+
+    pub(super) fn report<T>(&self, request: &Request, outcome: &Result<T, Failure>, took: Duration) {
         let (service, call) = request.call.labels();
         let result = outcome.as_ref().err().map_or("ok", |failure| failure.error.class.label());
         if let Some(observer) = &self.observer {
@@ -181,15 +184,29 @@ impl Transport {
     }
 
     async fn send(&self, request: &Request) -> Result<(Answer, Option<String>), Failure> {
-        let call = request.call;
-        let mut builder = self
-            .http
-            .request(request.method.clone(), request.url.clone())
-            .timeout(self.shortest.unwrap_or(call.deadline()))
-            .headers(request.headers.clone());
+        let mut builder = self.builder(request).timeout(self.deadline(request.call.deadline()));
         if let Some(body) = &request.body {
             builder = builder.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body.clone());
         }
+        self.answered(request, builder).await
+    }
+
+    /// A request without a body and without a deadline.
+    pub(super) fn builder(&self, request: &Request) -> reqwest::RequestBuilder {
+        self.http.request(request.method.clone(), request.url.clone()).headers(request.headers.clone())
+    }
+
+    pub(super) fn deadline(&self, of: Duration) -> Duration {
+        self.shortest.unwrap_or(of)
+    }
+
+    /// Sends what was built and reads its answer to the end.
+    pub(super) async fn answered(
+        &self,
+        request: &Request,
+        builder: reqwest::RequestBuilder,
+    ) -> Result<(Answer, Option<String>), Failure> {
+        let call = request.call;
         let mut response = builder.send().await.map_err(|error| broken(call, &error, None))?;
         let status = response.status();
         let headers = std::mem::take(response.headers_mut());
@@ -206,9 +223,9 @@ impl Transport {
 
     fn refused(&self, request: &Request, status: u16, headers: &HeaderMap, body: &[u8]) -> Failure {
         let call = request.call;
-        let written = fault::written(body);
+        let written = fault::written_to(call, status, body);
         let retry_after = fault::retry_after(headers, written.as_ref());
-        let class = fault::class(call, status, body, written.as_ref(), retry_after.is_some());
+        let class = fault::class(call, status, written.as_ref(), retry_after.is_some());
         // Who is only asked whether it is there may be another service, and speaks for none of the others.
         if matches!(status, 413 | 429 | 503) && !matches!(call, Call::Probe(_)) {
             match retry_after {
@@ -303,7 +320,12 @@ fn too_late(call: Call) -> Failure {
     Failure::without_exchange(CloudError { class, call: call.name(), message, retry_after: None, request_id: None })
 }
 
-fn lost(call: Call, message: &str, request_id: Option<String>) -> Failure {
+/// An answer that says nothing of what was done.
+pub(super) fn garbage(call: Call, request_id: Option<String>) -> Failure {
+    Failure { passing: true, ..lost(call, "the answer is not what the API promises", request_id) }
+}
+
+pub(super) fn lost(call: Call, message: &str, request_id: Option<String>) -> Failure {
     let class = fault::lost(call);
     let message = message.to_owned();
     Failure::without_exchange(CloudError { class, call: call.name(), message, retry_after: None, request_id })

@@ -17,6 +17,9 @@ pub(super) struct Seen {
     pub(super) query: String,
     pub(super) head: String,
     pub(super) body: Value,
+    /// A body that came in chunks, and whether it came to its end.
+    pub(super) chunks: Vec<u8>,
+    pub(super) whole: bool,
     pub(super) at: Instant,
     /// How many requests of the same method and path came before.
     pub(super) before: usize,
@@ -25,6 +28,10 @@ pub(super) struct Seen {
 impl Seen {
     pub(super) fn is(&self, method: &str, path: &str) -> bool {
         self.method == method && self.path == path
+    }
+
+    fn is_chunked(&self) -> bool {
+        self.header("transfer-encoding") == Some("chunked")
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
@@ -48,6 +55,8 @@ pub(super) enum Reply {
     Truncated(Value),
     /// The request is read and never answered.
     Stall,
+    /// A status without a body, while the request's own body is still coming.
+    Early(u16),
 }
 
 pub(super) type Script = dyn Fn(&Seen) -> Option<Reply> + Send + Sync;
@@ -103,14 +112,36 @@ fn serve(stream: Box<dyn Stream>, script: &Script, log: &Mutex<Vec<Seen>>, base:
     let mut stream = BufReader::new(stream);
     // A connection that ends is no fault of the test's.
     while let Some(mut seen) = read(&mut stream) {
+        if seen.is_chunked() {
+            if let Some(reply @ Reply::Early(_)) = script(&seen) {
+                let _ = write(stream.get_mut(), reply);
+            }
+            seen.whole = read_chunks(&mut stream, &mut seen.chunks).is_some();
+        }
         {
             let mut log = log.lock().unwrap();
             seen.before = log.iter().filter(|other| other.is(&seen.method, &seen.path)).count();
             log.push(seen.clone());
         }
         let reply = script(&seen).unwrap_or_else(|| standard(&seen, base));
-        if write(stream.get_mut(), reply).is_none() {
+        // Whoever has its answer already, or is gone, gets no other.
+        if !seen.whole || matches!(reply, Reply::Early(_)) || write(stream.get_mut(), reply).is_none() {
             return;
+        }
+    }
+}
+
+/// `None` when the body does not come to its end.
+fn read_chunks(stream: &mut BufReader<Box<dyn Stream>>, body: &mut Vec<u8>) -> Option<()> {
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).ok()?;
+        let length = usize::from_str_radix(line.trim_end(), 16).ok()?;
+        let mut chunk = vec![0; length + 2];
+        stream.read_exact(&mut chunk).ok()?;
+        body.extend_from_slice(&chunk[..length]);
+        if length == 0 {
+            return Some(());
         }
     }
 }
@@ -136,6 +167,8 @@ fn read(stream: &mut BufReader<Box<dyn Stream>>) -> Option<Seen> {
         query: query.to_owned(),
         head: head.clone(),
         body: Value::Null,
+        chunks: Vec::new(),
+        whole: true,
         at: Instant::now(),
         before: 0,
     };
@@ -159,6 +192,7 @@ fn write(stream: &mut Box<dyn Stream>, reply: Reply) -> Option<()> {
             (202, body, vec![], length)
         }
         Reply::Cut => return None,
+        Reply::Early(status) => (status, String::new(), vec![], None),
         Reply::Stall => {
             // Until the other side gives up.
             let _ = stream.read(&mut [0]);

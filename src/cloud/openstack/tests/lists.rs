@@ -189,15 +189,13 @@ async fn images_by_name_and_id() {
         }
         ("/image/v2/images", true) => Some(Reply::Json(200, json!({"images": all[2..]}))),
         ("/image/v2/images/1", _) => Some(Reply::Json(200, all[0].clone())),
-        ("/image/v2/images/9", _) => {
-            Some(Reply::Text(404, "<html><body>No image found with ID 9<br /></body></html>".into()))
-        }
+        ("/image/v2/images/9", _) => Some(glance_faults(404, "No image found with ID 9").first().unwrap().clone()),
         _ => None,
     });
     let cloud = cloud(&fake);
     let named = cloud.images(&ImageSelector::Name("debian".into())).await.unwrap();
     assert_eq!(
-        named.iter().map(|image| (image.id.as_str(), image.active)).collect::<Vec<_>>(),
+        named.iter().map(|image| (image.id.as_str(), image.bootable())).collect::<Vec<_>>(),
         [("1", true), ("2", false)]
     );
     assert_eq!(named[0].ownership.as_ref().unwrap().owner, "me");
