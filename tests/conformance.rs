@@ -17,6 +17,8 @@ mod things;
 
 #[path = "conformance/boots.rs"]
 mod boots;
+#[path = "conformance/builds.rs"]
+mod builds;
 #[path = "conformance/client.rs"]
 mod client;
 #[path = "conformance/fence.rs"]

@@ -15,7 +15,6 @@ use axum::{
     http::request::Parts,
     response::Response,
 };
-use futures::StreamExt;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
@@ -23,10 +22,8 @@ use super::{
     admin,
     calls::{Call, Record, Service},
     faults::{Applied, Behaviour, Kind, LateReply, Subject},
-    glance::{
-        self,
-        checksum::{Measure, Measured},
-    },
+    glance,
+    incoming::Upload,
     keystone,
     link::Link,
     mangle::{self, Origin},
@@ -110,7 +107,7 @@ pub(crate) async fn answer(
 ) -> Response {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
-    let Some(request) = read(parts, body).await else {
+    let Some(request) = read(&simulator, parts, body).await else {
         return mangle::send(Reply::error(Service::None, 400, "the body could not be read"));
     };
     if request.path.starts_with("/simulator") {
@@ -132,26 +129,18 @@ pub(crate) async fn answer(
     }
 }
 
-async fn read(parts: Parts, body: Body) -> Option<Request> {
+async fn read(simulator: &Arc<Simulator>, parts: Parts, body: Body) -> Option<Request> {
     let path = parts.uri.path().to_owned();
     let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map(|query| query.0).unwrap_or_default();
     let is_upload = path.starts_with("/image/") && (path.ends_with("/file") || path.ends_with("/stage"));
     let (body, upload) = if is_upload && parts.method == "PUT" {
-        (Bytes::new(), Some(measure(body).await?))
+        let image = path.rsplit('/').nth(1).unwrap_or_default();
+        (Bytes::new(), Some(Upload::receive(simulator, image, body).await?))
     } else {
         (axum::body::to_bytes(body, LONGEST_BODY).await.ok()?, None)
     };
     let raw_query = parts.uri.query().unwrap_or_default().to_owned();
     Some(Request { method: parts.method, path, raw_query, query, headers: parts.headers, body, upload })
-}
-
-async fn measure(body: Body) -> Option<Measured> {
-    let mut measure = Measure::new();
-    let mut stream = body.into_data_stream();
-    while let Some(chunk) = stream.next().await {
-        measure.update(&chunk.ok()?);
-    }
-    Some(measure.finish())
 }
 
 fn apply_faults(world: &mut World, call: &Call, request: &Request) -> Applied {
@@ -208,7 +197,7 @@ fn perform(world: &mut World, call: &Call, request: &Request, behaviours: &[Beha
         }
     };
     let (Ok(reply) | Err(reply)) = answer();
-    identify(world, call, reply, now)
+    identify(world, call, reply.accepted(request), now)
 }
 
 /// Every answer carries the id of its request, and the date that the cloud believes it is.
@@ -302,7 +291,7 @@ async fn suffer(
             let real = effect.then(act);
             let now = simulator.with(|world, _, now| world.cloud_time(now));
             let reply = mangle::instead(call.service, fault, now).unwrap_or_else(|| Reply::empty(500));
-            let reply = simulator.with(|world, _, now| identify(world, call, reply, now));
+            let reply = simulator.with(|world, _, now| identify(world, call, reply.accepted(request), now));
             let subject = real.and_then(|real| Outcome::of(&real, started).subject);
             note(Outcome { subject, ..Outcome::of(&reply, started) });
             mangle::send(reply)

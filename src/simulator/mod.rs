@@ -15,6 +15,7 @@ mod clouds_yaml;
 mod faults;
 mod front;
 mod glance;
+mod incoming;
 mod keystone;
 mod lifecycle;
 mod link;

@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{calls::Service, glance::checksum::Measured};
+use super::{calls::Service, incoming::Upload};
 
 /// A request, its body read.
 pub(crate) struct Request {
@@ -22,7 +22,7 @@ pub(crate) struct Request {
     pub headers: HeaderMap,
     pub body: Bytes,
     /// What came instead of a body that is read whole: image data.
-    pub upload: Option<Measured>,
+    pub upload: Option<Upload>,
 }
 
 impl Request {
@@ -51,6 +51,8 @@ pub(crate) struct Reply {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: Bytes,
+    /// What Glance refuses a call with: its form is the one that the client accepts.
+    pub refusal: Option<String>,
 }
 
 /// What a handler gives.
@@ -58,7 +60,7 @@ pub(crate) type Answer = Result<Reply, Reply>;
 
 impl Reply {
     pub(crate) fn empty(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Bytes::new() }
+        Self { status, headers: Vec::new(), body: Bytes::new(), refusal: None }
     }
 
     pub(crate) fn json(status: u16, body: &impl Serialize) -> Self {
@@ -67,7 +69,22 @@ impl Reply {
     }
 
     pub(crate) fn raw(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
-        Self { status, headers: vec![("content-type", content_type.to_owned())], body: body.into() }
+        let headers = vec![("content-type", content_type.to_owned())];
+        Self { status, headers, body: body.into(), refusal: None }
+    }
+
+    /// In the form that the client accepts: JSON where it accepts no page. WebOb, which decides it for Glance, does so
+    /// for refusals only.
+    pub(crate) fn accepted(self, request: &Request) -> Self {
+        let accept = request.header("accept").unwrap_or("*/*");
+        let takes_pages = ["text/html", "text/*", "*/*"].iter().any(|kind| accept.contains(kind));
+        let Some(told) = self.refusal.as_ref().filter(|_| !takes_pages && accept.contains("json")) else { return self };
+        let title = reason(self.status);
+        let code = format!("{} {title}", self.status);
+        let json = json!({"message": format!("{told}<br /><br />\n\n\n"), "code": code, "title": title});
+        let headers = self.headers.into_iter().filter(|(name, _)| *name != "content-type");
+        let Reply { headers: first, body, .. } = Self::json(self.status, &json);
+        Self { status: self.status, headers: first.into_iter().chain(headers).collect(), body, refusal: None }
     }
 
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -124,7 +141,7 @@ pub(crate) fn keystone_error(status: u16, message: &str) -> Reply {
     Reply::json(status, &json!({"error": {"code": status, "message": message, "title": reason(status)}}))
 }
 
-/// The 401 that the token check in front of Nova and Neutron gives; Glance's is HTML.
+/// The 401 that the token check in front of Nova and Neutron gives; Glance's is written by another hand.
 pub(crate) fn unauthorized(service: Service, keystone_url: &str) -> Reply {
     let message = "The request you have made requires authentication.";
     let reply = match service {
@@ -139,15 +156,15 @@ pub(crate) fn unauthorized(service: Service, keystone_url: &str) -> Reply {
     reply.with("www-authenticate", format!("Keystone uri=\"{keystone_url}\""))
 }
 
-/// Glance's errors are HTML, whatever the client accepts.
+/// Glance's errors are HTML, to clients that accept it.
 pub(crate) fn glance_error(status: u16, message: &str) -> Reply {
     let title = format!("{status} {}", reason(status));
-    let message = escaped(message);
+    let page = escaped(message);
     let body = format!(
-        "<html>\n <head>\n  <title>{title}</title>\n </head>\n <body>\n  <h1>{title}</h1>\n  {message}<br /><br />\n\
+        "<html>\n <head>\n  <title>{title}</title>\n </head>\n <body>\n  <h1>{title}</h1>\n  {page}<br /><br />\n\
          \n\n\n </body>\n</html>"
     );
-    Reply::raw(status, "text/html; charset=UTF-8", body)
+    Reply { refusal: Some(message.to_owned()), ..Reply::raw(status, "text/html; charset=UTF-8", body) }
 }
 
 fn escaped(text: &str) -> String {

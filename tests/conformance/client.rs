@@ -14,10 +14,10 @@ use super::side::{Compute, Identity, Image, NOBODY, Network, PATIENCE, Side};
 use super::support::eventually;
 use super::things::PUBLIC_KEY;
 
-const OWNER: &str = "conformance";
-const PROVIDER: &str = "ns/conformance";
+pub(super) const OWNER: &str = "conformance";
+pub(super) const PROVIDER: &str = "ns/conformance";
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options {
         requests_per_second: 100.0,
         region: None,
@@ -28,20 +28,20 @@ fn options() -> Options {
     }
 }
 
-fn open(clouds_yaml: &str, cloud: &str, options: Options) -> OpenStack {
+pub(super) fn open(clouds_yaml: &str, cloud: &str, options: Options) -> OpenStack {
     let config = CloudConfig::from_yaml(clouds_yaml.as_bytes(), cloud, None).unwrap();
     OpenStack::new(config, options).unwrap()
 }
 
-fn client(side: &Side) -> OpenStack {
+pub(super) fn client(side: &Side) -> OpenStack {
     open(&side.clouds_yaml, side.cloud, options())
 }
 
-fn ownership(record: &str) -> Ownership {
+pub(super) fn ownership(record: &str) -> Ownership {
     Ownership { owner: OWNER.into(), record: record.into(), provider: PROVIDER.into() }
 }
 
-async fn request(side: &Side, name: &str) -> BootRequest {
+pub(super) async fn request(side: &Side, name: &str) -> BootRequest {
     let given = side.given().await;
     BootRequest {
         name: name.to_owned(),
@@ -60,13 +60,13 @@ async fn request(side: &Side, name: &str) -> BootRequest {
     }
 }
 
-async fn boot(side: &Side, cloud: &OpenStack, request: &BootRequest) -> String {
+pub(super) async fn boot(side: &Side, cloud: &OpenStack, request: &BootRequest) -> String {
     let id = cloud.create_server(request).await.unwrap();
     side.later(Compute, format!("/servers/{id}"));
     id
 }
 
-async fn status(cloud: &OpenStack, id: &str, wanted: ServerStatus) -> Server {
+pub(super) async fn status(cloud: &OpenStack, id: &str, wanted: ServerStatus) -> Server {
     eventually(PATIENCE, || async {
         let server = cloud.get_server(id).await.map_err(|error| error.to_string())?;
         if server.status == wanted {
@@ -78,7 +78,7 @@ async fn status(cloud: &OpenStack, id: &str, wanted: ServerStatus) -> Server {
     .await
 }
 
-async fn gone(cloud: &OpenStack, id: &str) {
+pub(super) async fn gone(cloud: &OpenStack, id: &str) {
     eventually(PATIENCE, || async {
         match cloud.get_server(id).await {
             Err(error) if error.class == ErrorClass::NotFound => Ok(()),
@@ -89,7 +89,7 @@ async fn gone(cloud: &OpenStack, id: &str) {
 }
 
 /// The class of a failure that tells no secret.
-fn class(outcome: Result<impl std::fmt::Debug, CloudError>) -> ErrorClass {
+pub(super) fn class(outcome: Result<impl std::fmt::Debug, CloudError>) -> ErrorClass {
     let error = outcome.unwrap_err();
     let shown = format!("{error} {error:?}");
     for secret in ["canary-user-data", "IyEvYmluL3No", "<html", "gAAAA"] {

@@ -98,6 +98,21 @@ async fn an_unknown_image_is_not_found(side: &Side) {
     }
 }
 
+/// WebOb, which Glance leaves its refusals to, writes a page to who takes one.
+async fn refusals_are_in_the_form_that_the_client_accepts(side: &Side) {
+    let path = format!("/images/{NOBODY}");
+    let ask = |accept: &str| side.ask(Method::GET, Image, &path).header("accept", accept);
+    let reply = ask("application/json").send().await.expect(404);
+    let json = reply.json();
+    assert_eq!((&json["code"], &json["title"]), (&json!("404 Not Found"), &json!("Not Found")));
+    assert_eq!(json["message"], format!("No image found with ID {NOBODY}<br /><br />\n\n\n"), "{reply}");
+    for accept in ["*/*", "application/json, text/html"] {
+        ask(accept).send().await.glance(404, &format!("No image found with ID {NOBODY}"));
+    }
+    let stranger = ask("application/json").token("nonsense").send().await.expect(401);
+    assert_eq!(stranger.json()["code"], "401 Unauthorized", "{stranger}");
+}
+
 async fn an_image_goes_once(side: &Side) {
     let id = side.image(json!({})).await;
     let path = format!("/images/{id}");
@@ -297,6 +312,7 @@ conformance!(shared:
     data_need_a_format,
     data_of_no_image_are_not_found,
     an_unknown_image_is_not_found,
+    refusals_are_in_the_form_that_the_client_accepts,
     an_image_goes_once,
     a_deactivated_image_comes_back,
     only_images_with_data_are_deactivated,

@@ -158,6 +158,19 @@ async fn key_pairs_are_named_plainly(side: &Side) {
     }
 }
 
+async fn before_2_92_names_of_key_pairs_are_plainer(side: &Side) {
+    let make = async |name: &str| {
+        let wanted = json!({"keypair": {"name": name, "public_key": super::things::PUBLIC_KEY}});
+        side.ask(reqwest::Method::POST, Compute, "/os-keypairs").no_version().json(&wanted).send().await
+    };
+    let good = side.name("a_b-c");
+    make(&good).await.expect(200);
+    side.later(Compute, format!("/os-keypairs/{good}"));
+    for bad in ["a.b", "a@b"] {
+        make(bad).await.expect(400);
+    }
+}
+
 async fn key_pairs_need_a_key_and_have_one_name(side: &Side) {
     let name = side.name("key");
     let make = async |pair: Value| side.post(Compute, "/os-keypairs", json!({"keypair": pair})).await;
@@ -246,6 +259,7 @@ conformance!(shared:
     user_data_have_at_most_64_kib_once_encoded,
     user_data_is_text,
     key_pairs_are_named_plainly,
+    before_2_92_names_of_key_pairs_are_plainer,
     key_pairs_need_a_key_and_have_one_name,
     an_image_may_be_named_oddly,
     an_image_s_name_has_at_most_255_characters,

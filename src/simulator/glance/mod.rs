@@ -1,4 +1,5 @@
-//! Glance v2: images listed, shown, made, filled, changed and deleted. Its errors are HTML, as the real service's are.
+//! Glance v2: images listed, shown, made, filled, changed and deleted. Its errors are HTML or JSON, as the real service's
+//! are: what the client accepts.
 
 pub(crate) mod checksum;
 pub(crate) mod images;
@@ -86,7 +87,7 @@ fn versions(world: &World, call: &Call) -> Reply {
 }
 
 fn found<'w>(world: &'w World, id: &str) -> Result<&'w Image, Reply> {
-    let absent = || glance_error(404, &format!("Failed to find image {id}: No image found with ID {id}"));
+    let absent = || glance_error(404, &format!("No image found with ID {id}"));
     world.images.get(id).ok_or_else(absent)
 }
 
@@ -290,14 +291,18 @@ fn upload(world: &mut World, call: &Call, request: &Request, behaviours: &[Behav
     if request.header("content-type") != Some("application/octet-stream") {
         return Err(glance_error(415, "Unsupported Content-Type; use application/octet-stream"));
     }
-    if image.status != ImageStatus::Queued {
+    // Its own data made it saving.
+    let waits = request.upload.as_ref().is_some_and(|upload| upload.first) && image.status == ImageStatus::Saving;
+    if !waits && image.status != ImageStatus::Queued {
         let message = format!("Image status transition from {} to saving is not allowed", image.status.word());
         return Err(glance_error(409, &message));
     }
     if image.disk_format.is_none() || image.container_format.is_none() {
         return Err(glance_error(400, "Properties disk_format, container_format must be set prior to saving data."));
     }
-    let Some(data) = request.upload.as_ref() else { return Err(glance_error(400, "No data.")) };
+    let Some(data) = request.upload.as_ref().map(|upload| &upload.data) else {
+        return Err(glance_error(400, "No data."));
+    };
     let format = if data.head.starts_with(b"QFI\xfb") { "qcow2" } else { "raw" };
     if image.disk_format.as_deref() == Some("qcow2") && format != "qcow2" {
         return Err(glance_error(415, "Image disk_format qcow2 does not match stream data raw"));

@@ -149,9 +149,11 @@ fn create_key_pair(world: &mut World, ask: &Ask<'_>) -> Answer {
     if wanted.get("name").is_none() {
         return invalid("'name' is a required property");
     }
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '@' | '.' | ' ');
+    let newer = ask.version >= ONLY_GIVEN_KEYS;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | ' ') || newer && matches!(c, '@' | '.');
     if name.is_empty() || name.chars().count() > 255 || !name.chars().all(plain) {
-        let what = format!("'{name}' does not match '^[_\\\\-\\\\@\\\\. a-zA-Z0-9]+$'");
+        let signs = if newer { "_\\\\-\\\\@\\\\." } else { "_\\\\-" };
+        let what = format!("'{name}' does not match '^[{signs} a-zA-Z0-9]+$'");
         return Err(self::invalid("name", &wanted["name"], &what));
     }
     let (public_key, private_key) = match wanted.get("public_key").map(Value::as_str) {
@@ -190,7 +192,7 @@ fn create_key_pair(world: &mut World, ask: &Ask<'_>) -> Answer {
     Ok(Reply::json(if ask.version >= 2 { 201 } else { 200 }, &json!({"keypair": shown})))
 }
 
-/// From this minor version on, Nova makes no keys.
+/// From this minor version on, Nova makes no keys, and takes two more signs in their names.
 const ONLY_GIVEN_KEYS: u16 = 92;
 
 /// A key that Nova makes: its public and its private half. The real service's are RSA, which is not built in here.
