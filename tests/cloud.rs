@@ -12,7 +12,8 @@ use nodepool_operator::cloud::openstack::{CloudConfig, OpenStack, Options};
 use nodepool_operator::cloud::poller::{PollSettings, Poller, SharedView};
 use nodepool_operator::cloud::view::{ByName, View};
 use nodepool_operator::cloud::{
-    BootRequest, Cloud, CloudError, ErrorClass, ImageSelector, Ownership, Server, ServerQuery, ServerStatus,
+    BootRequest, Cloud, CloudError, ErrorClass, Image, ImageSelector, NewImage, Ownership, Server, ServerQuery,
+    ServerStatus,
 };
 use secrecy::SecretString;
 use serde_json::json;
@@ -250,6 +251,60 @@ async fn a_cloud_of_any_age_is_understood() {
         let known = simulator.get("servers").await;
         let made = known["servers"].as_array().unwrap().iter().find(|server| server["id"] == id.as_str()).unwrap();
         assert_eq!(made["tags"].as_array().is_some_and(|tags| !tags.is_empty()), newest >= 52, "2.{newest}: {made}");
+    }
+}
+
+fn image(name: &str) -> NewImage {
+    NewImage { name: name.to_owned(), ownership: ownership(name), disk_format: "raw", properties: [].into() }
+}
+
+async fn found(cloud: &OpenStack, name: &str) -> Vec<Image> {
+    let mut all = cloud.images_of("me").await.unwrap();
+    all.retain(|image| image.ownership == Some(ownership(name)));
+    all
+}
+
+#[tokio::test]
+async fn a_snapshot_is_ours_in_a_cloud_of_any_age() {
+    let (simulator, cloud) = instant().await;
+    simulator.settings(json!({"snapshotTime": "0s"})).await;
+    let server = cloud.create_server(&request(&cloud, "np-1").await).await.unwrap();
+    cloud.stop_server(&server).await.unwrap();
+    for newest in [1, 44, 45, 96] {
+        simulator.settings(json!({"maxMicroversion": newest})).await;
+        let (cloud, name) = (client(&simulator, simulator.cloud_name()), format!("image-{newest}"));
+        let id = cloud.snapshot_server(&server, &image(&name)).await.unwrap();
+        let found = found(&cloud, &name).await;
+        assert_eq!((found.len(), found[0].id.as_str()), (1, id.as_str()), "2.{newest}");
+    }
+}
+
+#[tokio::test]
+async fn an_image_whose_answer_got_lost_is_found_and_not_made_twice() {
+    let (simulator, cloud) = instant().await;
+    simulator.settings(json!({"snapshotTime": "0s"})).await;
+    let server = cloud.create_server(&request(&cloud, "np-1").await).await.unwrap();
+    let faults = [
+        (json!({"type": "cut", "effect": true}), 1),
+        (json!({"type": "answer", "status": 500, "effect": true}), 1),
+        (json!({"type": "answer", "status": 504, "body": "html"}), 0),
+        (json!({"type": "mangle", "how": "truncate"}), 1),
+        (json!({"type": "mangle", "how": "html"}), 1),
+    ];
+    for (number, (fault, exist)) in faults.into_iter().enumerate() {
+        for call in ["create-image", "create-snapshot"] {
+            let name = format!("{call}-{number}");
+            simulator.fault(json!({"call": call, "fault": fault})).await;
+            let before = calls(&simulator, call).await;
+            let answer = match call {
+                "create-image" => cloud.create_image(&image(&name)).await,
+                _ => cloud.snapshot_server(&server, &image(&name)).await,
+            };
+            simulator.clear_faults().await;
+            assert_eq!(clean(&answer.unwrap_err()), ErrorClass::Unclear, "{fault}");
+            assert_eq!(calls(&simulator, call).await - before, 1, "{fault}");
+            assert_eq!(found(&cloud, &name).await.len(), exist, "{call} {fault}");
+        }
     }
 }
 
