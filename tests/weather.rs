@@ -16,6 +16,8 @@ mod credentials;
 mod deletes;
 #[path = "weather/fence.rs"]
 mod fence;
+#[path = "weather/leftovers.rs"]
+mod leftovers;
 #[path = "weather/lists.rs"]
 mod lists;
 #[path = "weather/neighbours.rs"]

@@ -265,6 +265,10 @@ pub enum LeakKind {
     Port,
     /// A floating IP.
     FloatingIP,
+    /// An image.
+    Image,
+    /// A key pair.
+    KeyPair,
 }
 
 /// The project's quota, what others use of it included.

@@ -5,12 +5,13 @@
 //! Provider's status, so that a restart forgets neither.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::core::PartialObjectMeta;
+use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::{Api, Client, Resource, ResourceExt};
 
 use super::index::Key;
@@ -18,8 +19,8 @@ use super::provider::Connection;
 use super::{Engine, Mark};
 use crate::api::conditions::reason;
 use crate::api::provider::{LeakKind, LeakSighting};
-use crate::api::{PoolNode, Provider};
-use crate::cloud::{Cloud, CloudError, ErrorClass, NetworkPart, Ownership};
+use crate::api::{PoolNode, Provider, ProviderImage};
+use crate::cloud::{Cloud, CloudError, ErrorClass, Image, ImageStatus, NetworkPart, Ownership, key_pair_record};
 use crate::ops::events::Severity;
 use crate::ops::lease::LeaderGuard;
 use crate::plan::leaks::{Findings, Kind, Leak, Sighting, Sightings, Sweep, Thing, find_leaks};
@@ -45,6 +46,8 @@ pub struct Memory {
     gone: HashMap<String, String>,
     /// The server that a port was seen left behind by.
     attached: HashMap<String, String>,
+    /// What the cloud refused to delete when it was asked last: in use, or protected.
+    refused: BTreeSet<(Kind, String)>,
 }
 
 /// A server of ours is proven gone.
@@ -70,6 +73,7 @@ pub fn listed(engine: &mut Engine, provider: &Key) {
     let left =
         known.0.iter().filter_map(|((_, id), seen)| Some((memory.attached.get(id)?.clone(), seen.record.clone())));
     gone.extend(left);
+    let refused = memory.refused.clone();
     let Some(connection) = engine.connections.get(provider) else { return };
     let sweep = Sweep {
         now: engine.now,
@@ -80,8 +84,11 @@ pub fn listed(engine: &mut Engine, provider: &Key) {
         servers: Some(servers(connection)),
         ports: None,
         floating_ips: None,
+        images: None,
+        key_pairs: None,
         records: None,
         sightings: known.0,
+        refused,
         deletions: known.1,
         fleet: u32::try_from(engine.nodes.len()).unwrap_or(u32::MAX),
         minimum_age: record.spec.launch_timeout.as_std(),
@@ -101,6 +108,8 @@ fn recorded(provider: &Provider) -> (Sightings, Vec<Timestamp>) {
         LeakKind::Server => Kind::Server,
         LeakKind::Port => Kind::Port,
         LeakKind::FloatingIP => Kind::FloatingIp,
+        LeakKind::Image => Kind::Image,
+        LeakKind::KeyPair => Kind::KeyPair,
     };
     let sighting = |seen: LeakSighting| Sighting {
         record: seen.record,
@@ -153,8 +162,11 @@ async fn collect(
     gone: &HashMap<String, String>,
 ) -> Swept {
     sweep.ports = ports(cloud, &sweep, gone).await;
-    sweep.floating_ips = things(cloud.floating_ips().await);
+    sweep.floating_ips = things(cloud.floating_ips().await.map(|parts| parts.into_iter().map(part)));
+    sweep.images = things(cloud.images_of(&sweep.owner).await.map(|images| images.into_iter().filter_map(image)));
+    sweep.key_pairs = things(cloud.key_pairs().await.map(|names| key_pairs(names, &sweep)));
     sweep.records = records(client, &provider.namespace).await;
+    sweep.key_pairs = without_others(client, &sweep, &provider.namespace).await;
     let unasked = if sweep.ports.is_none() { gone.clone() } else { HashMap::new() };
     let findings = find_leaks(&sweep);
     let mut removed = Vec::new();
@@ -170,9 +182,9 @@ async fn collect(
 
 /// Ports with our mark, and those that Nova made for servers of ours that are gone.
 async fn ports(cloud: &dyn Cloud, sweep: &Sweep, gone: &HashMap<String, String>) -> Option<Vec<Thing>> {
-    let mut all = things(cloud.ports(&sweep.owner).await)?;
+    let mut all = things(cloud.ports(&sweep.owner).await.map(|parts| parts.into_iter().map(part)))?;
     let ids: Vec<String> = gone.keys().cloned().collect();
-    for left in things(cloud.ports_of(&ids).await)? {
+    for left in things(cloud.ports_of(&ids).await.map(|parts| parts.into_iter().map(part)))? {
         let record = left.attached_to.as_ref().and_then(|server| gone.get(server));
         let ownership = record.map(|record| Ownership {
             owner: sweep.owner.clone(),
@@ -186,20 +198,61 @@ async fn ports(cloud: &dyn Cloud, sweep: &Sweep, gone: &HashMap<String, String>)
     Some(all)
 }
 
-fn things(parts: Result<Vec<NetworkPart>, CloudError>) -> Option<Vec<Thing>> {
-    let parts = parts.inspect_err(|error| tracing::warn!(%error, "not looked for leaks among these")).ok()?;
-    let thing = |part: NetworkPart| Thing {
-        id: part.id,
-        ownership: part.ownership,
-        created: part.created,
-        attached_to: part.attached_to,
-    };
-    Some(parts.into_iter().map(thing).collect())
+fn things(listed: Result<impl Iterator<Item = Thing>, CloudError>) -> Option<Vec<Thing>> {
+    let listed = listed.inspect_err(|error| tracing::warn!(%error, "not looked for leaks among these")).ok()?;
+    Some(listed.collect())
 }
 
-/// All records of the namespace, from the API server and not from a cache; `None` when that is not certain.
+fn part(part: NetworkPart) -> Thing {
+    Thing { id: part.id, ownership: part.ownership, created: part.created, attached_to: part.attached_to }
+}
+
+/// One that is on its way out goes by itself.
+fn image(image: Image) -> Option<Thing> {
+    let stays = image.status != ImageStatus::Gone;
+    stays.then_some(Thing { id: image.id, ownership: image.ownership, created: Some(image.created), attached_to: None })
+}
+
+/// Those whose names carry our mark; their names are their ids.
+fn key_pairs(names: Vec<String>, sweep: &Sweep) -> impl Iterator<Item = Thing> {
+    names.into_iter().filter_map(|name| {
+        let record = key_pair_record(&name, &sweep.owner)?.to_owned();
+        let ownership = Ownership { owner: sweep.owner.clone(), record, provider: sweep.provider.clone() };
+        Some(Thing { id: name, ownership: Some(ownership), created: None, attached_to: None })
+    })
+}
+
+/// A key pair does not tell its Provider, and belongs to a user, whom Providers of other namespaces may share: what
+/// has its record there is left to them. They are asked only when something has none here.
+async fn without_others(client: &Client, sweep: &Sweep, namespace: &str) -> Option<Vec<Thing>> {
+    let (pairs, here) = (sweep.key_pairs.as_ref()?, sweep.records.as_ref()?);
+    let has_record = |thing: &Thing, records: &BTreeSet<String>| {
+        thing.ownership.as_ref().is_some_and(|mark| records.contains(&mark.record))
+    };
+    if pairs.iter().all(|pair| has_record(pair, here)) {
+        return Some(pairs.clone());
+    }
+    let namespaces = sweep.providers.iter().filter_map(|provider| provider.split('/').next());
+    let others: BTreeSet<&str> = namespaces.filter(|other| *other != namespace).collect();
+    let mut elsewhere = BTreeSet::new();
+    for other in others {
+        elsewhere.extend(records(client, other).await?);
+    }
+    Some(pairs.iter().filter(|pair| !has_record(pair, &elsewhere)).cloned().collect())
+}
+
+/// All records of a namespace, from the API server and not from a cache; `None` when that is not certain.
 async fn records(client: &Client, namespace: &str) -> Option<BTreeSet<String>> {
-    let api: Api<PartialObjectMeta<PoolNode>> = Api::namespaced(client.clone(), namespace);
+    let mut all = uids::<PoolNode>(client, namespace).await?;
+    all.extend(uids::<ProviderImage>(client, namespace).await?);
+    Some(all)
+}
+
+async fn uids<K>(client: &Client, namespace: &str) -> Option<BTreeSet<String>>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug,
+{
+    let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), namespace);
     let list = tokio::time::timeout(RECORDS_DEADLINE, api.list(&kube::api::ListParams::default())).await;
     match list {
         Ok(Ok(list)) => Some(list.items.iter().filter_map(ResourceExt::uid).collect()),
@@ -219,18 +272,27 @@ async fn remove(cloud: &dyn Cloud, leak: &Leak, owner: &str) -> Result<(), Cloud
         Err(error) if error.class == ErrorClass::NotFound => Ok(()),
         answer => answer,
     };
+    let is_ours =
+        |mark: &Option<Ownership>| mark.as_ref().is_some_and(|mark| mark.owner == owner && mark.record == leak.record);
     match leak.kind {
-        Kind::Server => {
-            let server = match cloud.get_server(&leak.id).await {
-                Err(error) if error.class == ErrorClass::NotFound => return Ok(()),
-                answer => answer?,
-            };
-            let ours = server.ownership.is_some_and(|mark| mark.owner == owner && mark.record == leak.record);
-            if ours { gone_is_fine(cloud.delete_server(&leak.id).await) } else { Ok(()) }
-        }
+        Kind::Server => match cloud.get_server(&leak.id).await {
+            Ok(server) if is_ours(&server.ownership) => gone_is_fine(cloud.delete_server(&leak.id).await),
+            answer => gone_is_fine(answer.map(drop)),
+        },
+        Kind::Image => match cloud.get_image(&leak.id).await {
+            Ok(image) if is_ours(&image.ownership) => gone_is_fine(cloud.delete_image(&leak.id).await),
+            answer => gone_is_fine(answer.map(drop)),
+        },
         Kind::Port => gone_is_fine(cloud.delete_port(&leak.id).await),
         Kind::FloatingIp => gone_is_fine(cloud.delete_floating_ip(&leak.id).await),
+        // Its id is its name, which is its mark.
+        Kind::KeyPair => cloud.delete_key_pair(&leak.id).await,
     }
+}
+
+/// The cloud did certainly not delete it, and says the same when it is asked soon again: it is in use, or protected.
+fn is_refusal(answer: &Result<(), CloudError>) -> bool {
+    answer.as_ref().is_err_and(|error| matches!(error.class, ErrorClass::Conflict | ErrorClass::Invalid))
 }
 
 fn report(engine: &mut Engine, provider: &Key, swept: Swept) {
@@ -243,7 +305,16 @@ fn report(engine: &mut Engine, provider: &Key, swept: Swept) {
     let (_, mut deletions) = memory.found.take().unwrap_or_else(|| recorded(&record));
     let oldest = SignedDuration::try_from(WINDOW).ok().and_then(|window| now.checked_sub(window).ok());
     deletions.retain(|at| oldest.is_none_or(|oldest| *at > oldest));
-    deletions.extend(removed.iter().map(|_| now));
+    deletions.extend(removed.iter().filter(|(_, answer)| !is_refusal(answer)).map(|_| now));
+    for (leak, answer) in &removed {
+        let thing = (leak.kind, leak.id.clone());
+        if is_refusal(answer) {
+            memory.refused.insert(thing)
+        } else {
+            memory.refused.remove(&thing)
+        };
+    }
+    memory.refused.retain(|thing| findings.sightings.contains_key(thing));
     memory.attached = attached;
     memory.attached.retain(|id, _| findings.sightings.contains_key(&(Kind::Port, id.clone())));
     memory.found = Some((findings.sightings, deletions));
@@ -277,6 +348,8 @@ pub fn shown(engine: &Engine, provider: &Key, record: &Arc<Provider>) -> (Vec<Le
         Kind::Server => LeakKind::Server,
         Kind::Port => LeakKind::Port,
         Kind::FloatingIp => LeakKind::FloatingIP,
+        Kind::Image => LeakKind::Image,
+        Kind::KeyPair => LeakKind::KeyPair,
     };
     let leaks = sightings.iter().take(SIGHTINGS).map(|((of, id), seen)| LeakSighting {
         kind: kind(*of),

@@ -1,4 +1,5 @@
-//! What was left behind in a cloud: which servers, ports and floating IPs carry our owner and a record that is no more.
+//! What was left behind in a cloud: which servers, floating IPs, ports, images and key pairs carry our owner and a record
+//! that is no more.
 //!
 //! The cloud is listed before the records are read, so that nothing new looks abandoned. Only what carries our owner is
 //! ever deleted (rule 10), after two sightings in two passes and a minimum age, a few in a window (rule 11). A list
@@ -27,6 +28,15 @@ pub enum Kind {
     FloatingIp,
     /// A port.
     Port,
+    /// An image.
+    Image,
+    /// A key pair.
+    KeyPair,
+}
+
+impl Kind {
+    /// All there are, in the order in which they go.
+    const ALL: [Self; 5] = [Self::Server, Self::FloatingIp, Self::Port, Self::Image, Self::KeyPair];
 }
 
 /// A thing in the cloud.
@@ -61,10 +71,17 @@ pub struct Sweep {
     pub ports: Option<Vec<Thing>>,
     /// The floating IPs of the project; `None` when the list failed or is incomplete.
     pub floating_ips: Option<Vec<Thing>>,
+    /// The images that carry our owner; `None` when the list failed or is incomplete.
+    pub images: Option<Vec<Thing>>,
+    /// The key pairs that carry our owner in their names, without those whose record is known elsewhere: they belong to a
+    /// user, whom others may share. `None` when the list failed or is incomplete.
+    pub key_pairs: Option<Vec<Thing>>,
     /// The uids of all live records, read after the cloud was listed; `None` when that failed.
     pub records: Option<BTreeSet<String>>,
     /// What was seen in earlier passes.
     pub sightings: Sightings,
+    /// What the cloud refused to delete when it was asked last: it stands behind all that may go.
+    pub refused: BTreeSet<(Kind, String)>,
     /// When things were deleted by earlier passes.
     pub deletions: Vec<Timestamp>,
     /// How many servers we run, everywhere: what the budget is a part of.
@@ -130,7 +147,7 @@ pub fn find_leaks(sweep: &Sweep) -> Findings {
     }
     let mut findings = Findings::default();
     let mut due = Vec::new();
-    for kind in [Kind::Server, Kind::FloatingIp, Kind::Port] {
+    for kind in Kind::ALL {
         let Some(things) = sweep.list(kind) else {
             findings.sightings.extend(sweep.seen_before(kind));
             continue;
@@ -140,16 +157,17 @@ pub fn find_leaks(sweep: &Sweep) -> Findings {
             let sighting = sweep.sight(kind, thing, record);
             if sweep.is_due(thing, &sighting) {
                 let leak = Leak { kind, id: thing.id.clone(), record: record.to_owned() };
-                due.push((sighting.first_seen, leak));
+                let refused = sweep.refused.contains(&(kind, thing.id.clone()));
+                due.push((refused, kind, sighting.first_seen, leak));
             }
             findings.sightings.insert((kind, thing.id.clone()), sighting);
         }
     }
-    due.sort_by(|one, other| (one.1.kind, one.0, &one.1.id).cmp(&(other.1.kind, other.0, &other.1.id)));
-    due.dedup_by(|one, other| one.1 == other.1);
+    due.sort();
+    due.dedup();
     let allowed = (budget as usize).saturating_sub(sweep.spent());
     findings.held_back = due.len().saturating_sub(allowed);
-    findings.delete = due.into_iter().take(allowed).map(|(_, leak)| leak).collect();
+    findings.delete = due.into_iter().take(allowed).map(|(.., leak)| leak).collect();
     findings
 }
 
@@ -170,6 +188,8 @@ impl Sweep {
             Kind::Server => &self.servers,
             Kind::FloatingIp => &self.floating_ips,
             Kind::Port => &self.ports,
+            Kind::Image => &self.images,
+            Kind::KeyPair => &self.key_pairs,
         };
         list.as_deref()
     }
@@ -179,7 +199,7 @@ impl Sweep {
     }
 
     fn count_ours(&self) -> usize {
-        [Kind::Server, Kind::FloatingIp, Kind::Port]
+        Kind::ALL
             .into_iter()
             .filter_map(|kind| self.list(kind))
             .flatten()
@@ -199,7 +219,7 @@ impl Sweep {
     fn lost_record<'t>(&self, kind: Kind, thing: &'t Thing, records: &BTreeSet<String>) -> Option<&'t str> {
         let record = self.our_record(thing).filter(|record| !records.contains(*record))?;
         let loose = match (kind, &thing.attached_to) {
-            (Kind::Server, _) | (_, None) => true,
+            (Kind::Server | Kind::Image | Kind::KeyPair, _) | (_, None) => true,
             (Kind::Port, Some(server)) => self.is_server_gone(server),
             (Kind::FloatingIp, Some(port)) => self.is_port_dead(port),
         };

@@ -34,8 +34,11 @@ fn sweep() -> Sweep {
         servers: Some(vec![thing("live", "us", "record-1")]),
         ports: Some(vec![]),
         floating_ips: Some(vec![]),
+        images: Some(vec![]),
+        key_pairs: Some(vec![]),
         records: Some(["record-1".to_owned()].into()),
         sightings: Sightings::new(),
+        refused: BTreeSet::new(),
         deletions: vec![],
         fleet: 20,
         minimum_age: Duration::from_secs(600),
@@ -200,6 +203,75 @@ fn ports_and_floating_ips_go_only_when_nothing_holds_them() {
     }
 }
 
+fn list_of(sweep: &mut Sweep, kind: Kind) -> &mut Option<Vec<Thing>> {
+    match kind {
+        Kind::Server => &mut sweep.servers,
+        Kind::FloatingIp => &mut sweep.floating_ips,
+        Kind::Port => &mut sweep.ports,
+        Kind::Image => &mut sweep.images,
+        Kind::KeyPair => &mut sweep.key_pairs,
+    }
+}
+
+#[test]
+fn images_and_key_pairs_go_by_the_same_rules() {
+    for kind in [Kind::Image, Kind::KeyPair] {
+        let with = |thing: Thing| {
+            let mut sweep = sweep();
+            *list_of(&mut sweep, kind) = Some(vec![thing]);
+            sweep
+        };
+        let lost = || thing("lost", "us", "record-9");
+        let first = passes(with(lost()), 1);
+        assert_eq!((ids(&first), first.sightings.len()), (vec![], 1), "{kind:?}");
+        let second = passes(with(lost()), 2);
+        assert_eq!(second.delete, [Leak { kind, id: "lost".to_owned(), record: "record-9".to_owned() }]);
+        let kept = [
+            ("its record lives", thing("lost", "us", "record-1")),
+            ("another installation's", thing("lost", "them", "record-9")),
+            ("nobody's", Thing { ownership: None, ..lost() }),
+            ("too young", Thing { created: Some(at(0)), ..lost() }),
+            ("no age told, just seen", Thing { created: None, ..lost() }),
+        ];
+        for (name, thing) in kept {
+            assert_eq!(ids(&passes(with(thing), 5)), [""; 0], "{kind:?}: {name}");
+        }
+        assert_eq!(
+            ids(&passes(with(Thing { created: None, ..lost() }), 11)),
+            ["lost"],
+            "{kind:?}: seen for long enough"
+        );
+        let mut failed = with(lost());
+        failed.sightings = first.sightings.clone();
+        failed.now = at(1);
+        *list_of(&mut failed, kind) = None;
+        let findings = find_leaks(&failed);
+        assert!(findings.delete.is_empty() && findings.sightings == first.sightings, "a failed list proves nothing");
+        *list_of(&mut failed, kind) = Some(vec![]);
+        assert_eq!(find_leaks(&failed), Findings::default(), "what is gone is forgotten");
+        let mut blind = with(lost());
+        blind.records = None;
+        assert!(passes(blind, 5).delete.is_empty());
+    }
+}
+
+/// Protected images would have taken all of every window's room.
+#[test]
+fn what_the_cloud_refuses_to_delete_stands_behind_the_rest() {
+    let mut sweep = sweep();
+    let images = sweep.images.as_mut().unwrap();
+    images.extend((0..7).map(|number| thing(&format!("protected-{number}"), "us", "record-9")));
+    sweep.sightings = passes(sweep.clone(), 1).sightings;
+    sweep.now = at(1);
+    assert_eq!(ids(&find_leaks(&sweep)), ["protected-0", "protected-1", "protected-2", "protected-3", "protected-4"]);
+    sweep.refused = (0..7).map(|number| (Kind::Image, format!("protected-{number}"))).collect();
+    sweep.images.as_mut().unwrap().push(thing("lost", "us", "record-9"));
+    sweep.key_pairs = Some(vec![thing("nodepool-us-record-9", "us", "record-9")]);
+    let findings = passes(sweep, 3);
+    assert_eq!(ids(&findings), ["lost", "nodepool-us-record-9", "protected-0", "protected-1", "protected-2"]);
+    assert_eq!((findings.held_back, findings.sightings.len()), (4, 9), "and stay seen");
+}
+
 #[test]
 fn a_budget_bounds_the_window_and_the_rest_waits() {
     for (fleet, expected) in [(0, 5), (20, 5), (100, 5), (119, 5), (120, 6), (1_000, 50), (u32::MAX, 214_748_364)] {
@@ -282,11 +354,14 @@ fn any_list() -> impl Strategy<Value = Option<Vec<Thing>>> {
 
 fn any_sweep() -> impl Strategy<Value = Sweep> {
     let records = prop::option::weighted(0.8, prop::collection::btree_set(0..30_u8, 0..25));
-    (any_list(), any_list(), any_list(), records, prop::collection::vec(-20..10_i64, 0..8), 0..400_u32).prop_map(
-        |(servers, ports, floating_ips, records, deletions, fleet)| Sweep {
+    let lists = (any_list(), any_list(), any_list(), any_list(), any_list());
+    (lists, records, prop::collection::vec(-20..10_i64, 0..8), 0..400_u32).prop_map(
+        |((servers, ports, floating_ips, images, key_pairs), records, deletions, fleet)| Sweep {
             servers,
             ports,
             floating_ips,
+            images,
+            key_pairs,
             records: records.map(|records| records.into_iter().map(|record| format!("r{record}")).collect()),
             deletions: deletions.into_iter().map(at).collect(),
             fleet,
@@ -325,7 +400,7 @@ proptest! {
     #[test]
     fn a_fleet_with_all_its_records_loses_nothing(sweep in any_sweep(), passes_made in 1..6_i64) {
         let mut sweep = sweep;
-        let things = sweep.servers.iter().chain(&sweep.ports).chain(&sweep.floating_ips).flatten();
+        let things = Kind::ALL.into_iter().filter_map(|kind| sweep.list(kind)).flatten();
         let made: BTreeSet<String> = things.filter_map(|thing| thing.ownership.clone()).map(|made| made.record).collect();
         sweep.records = Some(made);
         prop_assert!(passes(sweep, passes_made).delete.is_empty());
