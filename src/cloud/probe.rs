@@ -66,7 +66,7 @@ impl ProbeError {
         }
     }
 
-    fn of_connecting(error: &io::Error) -> Self {
+    pub(crate) fn of_connecting(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => ProbeError::Refused,
             io::ErrorKind::TimedOut => ProbeError::TimedOut,
@@ -241,7 +241,7 @@ async fn meet(
     }
 }
 
-fn fault(error: &russh::Error) -> HandshakeFault {
+pub(crate) fn fault(error: &russh::Error) -> HandshakeFault {
     match error {
         russh::Error::NoCommonAlgo { .. } => HandshakeFault::NothingInCommon,
         russh::Error::WrongServerSig => HandshakeFault::Signature,
