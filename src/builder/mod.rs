@@ -2,6 +2,7 @@
 //!
 //! Knows no Kubernetes and decides no policy: when something is built, tried again or given up is decided in `plan`.
 
+pub mod setup;
 pub mod shell;
 
 #[cfg(test)]
