@@ -52,11 +52,11 @@ pub enum SetupError {
     #[error("{0}")]
     Invalid(String),
     /// A step before or after the command failed: no space left, most likely.
-    #[error("cannot {step} on the server: exit code or signal {exit}")]
+    #[error("cannot {step} on the server: {exit}")]
     Unprepared {
         /// What was tried.
         step: String,
-        /// How it ended.
+        /// How it ended: `exit code 1`, `signal KILL`.
         exit: String,
         /// The last lines of its output.
         tail: String,
@@ -154,8 +154,8 @@ async fn step(
     let stdin = stdin.map(Bytes::copy_from_slice);
     let exit = match shell.run(&script(commands), stdin, setup.deadline, |line| tail.push(line)).await {
         Ok(Exit::Code(0)) => return Ok(()),
-        Ok(Exit::Code(code)) => code.to_string(),
-        Ok(Exit::Signal(signal)) => signal,
+        Ok(Exit::Code(code)) => format!("exit code {code}"),
+        Ok(Exit::Signal(signal)) => format!("signal {signal}"),
         Err(error) => return Err(failed(error, &tail)),
     };
     Err(SetupError::Unprepared { step: what.to_owned(), exit, tail: tail.text() })

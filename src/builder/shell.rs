@@ -438,9 +438,14 @@ fn provable(host_keys: &[String]) -> Vec<PublicKey> {
 }
 
 fn config(recorded: &[PublicKey], patience: Patience) -> client::Config {
-    let key = Cow::Owned(recorded.iter().map(PublicKey::algorithm).collect());
+    let mut kinds: Vec<Algorithm> = Vec::new();
+    for kind in recorded.iter().map(PublicKey::algorithm) {
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
     client::Config {
-        preferred: Preferred { key, ..Preferred::DEFAULT },
+        preferred: Preferred { key: Cow::Owned(kinds), ..Preferred::DEFAULT },
         keepalive_interval: Some(patience.ask),
         keepalive_max: UNANSWERED as usize,
         // Questions can only be asked while we can write; this ends what hangs in writing.

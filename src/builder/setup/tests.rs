@@ -119,7 +119,7 @@ async fn a_command_that_fails_keeps_its_code_and_last_words() {
 async fn a_command_that_never_ends_is_late() {
     let mut bench = Bench::new().await;
     let mut wanted = setup("echo waiting; printf 'no end'; sleep 60");
-    wanted.deadline = Instant::now() + Duration::from_secs(2);
+    wanted.deadline = Instant::now() + Duration::from_secs(4);
     let (result, _) = bench.prepare(&wanted).await;
     assert_eq!(result, Err(SetupError::TimedOut { tail: "waiting\nno end".to_owned() }));
 }
@@ -141,7 +141,7 @@ async fn a_step_that_fails_says_which() {
     std::fs::remove_dir(&bench.server.home).unwrap();
     let (result, lines) = bench.prepare(&setup("echo never")).await;
     let error = result.unwrap_err();
-    assert_eq!(error.to_string(), "cannot make a folder for the scripts on the server: exit code or signal 1");
+    assert_eq!(error.to_string(), "cannot make a folder for the scripts on the server: exit code 1");
     assert!(error.tail().contains("mkdir") && lines.is_empty(), "{error:?}");
 }
 
