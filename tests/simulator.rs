@@ -5,6 +5,8 @@
 mod cloud;
 #[path = "simulator/faults.rs"]
 mod faults;
+#[path = "simulator/guests.rs"]
+mod guests;
 #[path = "simulator/images.rs"]
 mod images;
 #[path = "simulator/lists.rs"]

@@ -69,10 +69,7 @@ impl Simulator {
         let before = world.next_due();
         let result = work(world, listeners, now);
         for effect in world.take_effects() {
-            match effect {
-                Effect::Listen { address, server, mode } => listeners.listen(address, &server, mode),
-                Effect::Unlisten { address } => listeners.unlisten(address),
-            }
+            carry_out(world, listeners, effect);
         }
         let after = world.next_due();
         drop(inner);
@@ -96,6 +93,22 @@ impl Simulator {
                 None => self.wake.notified().await,
             }
         }
+    }
+}
+
+/// Does on the machine what the world asks of it.
+fn carry_out(world: &mut World, listeners: &mut Listeners, effect: Effect) {
+    match effect {
+        Effect::Listen { address, server, mode, key } => listeners.listen(address, &server, mode, key),
+        Effect::Unlisten { address } => listeners.unlisten(address),
+        Effect::Provide { server, image } => listeners.guests.provide(&server, &image),
+        Effect::Keep { server, image } => {
+            let kept = listeners.guests.keep(&server, &image);
+            world.images.set_kept(&image, kept);
+        }
+        Effect::Halt { server } => listeners.guests.halt(&server),
+        Effect::Wipe { server } => listeners.guests.wipe(&server),
+        Effect::Forget { image } => listeners.guests.forget_image(&image),
     }
 }
 

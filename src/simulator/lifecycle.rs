@@ -7,10 +7,13 @@ use std::{net::Ipv4Addr, time::Duration};
 use jiff::Timestamp;
 
 use super::{
-    glance::images::ImageStatus,
+    glance::images::{Image, ImageStatus},
     servers::{BootEnd, Failure, Server, SshMode, State},
     world::{Effect, Event, World},
 };
+
+/// The task of a server that shuts down.
+const POWERING_OFF: &str = "powering-off";
 
 impl World {
     /// Does what was due at `at`.
@@ -18,6 +21,7 @@ impl World {
         match event {
             Event::BootEnds(seq) => self.end_boot(seq, at),
             Event::SshStarts(seq) => self.start_ssh(seq),
+            Event::StopEnds(seq) => self.end_stop(seq, at),
             Event::DeleteEnds(seq) => self.end_delete(seq, at),
             Event::DeleteFails(seq, message) => self.fail_delete(seq, message, at),
             Event::Purge(seq) => self.compute.servers.purge(seq),
@@ -27,15 +31,23 @@ impl World {
                 self.clear_task(server, at);
             }
             Event::SnapshotFails { server, image } => {
-                self.images.remove(&image);
+                self.remove_image(&image);
                 self.clear_task(server, at);
             }
         }
     }
 
     /// Takes a new server in and sets its boot going.
-    pub(crate) fn launch(&mut self, server: Server, now: Timestamp) -> u64 {
+    pub(crate) fn launch(&mut self, mut server: Server, now: Timestamp) -> u64 {
         let (after, ends) = (server.plan.after, server.plan.end != BootEnd::Never);
+        if let Some(image) = server.image.as_deref().and_then(|id| self.images.get(id)).filter(|image| image.kept.files)
+        {
+            if image.kept.breaks_ssh {
+                server.plan.ssh = SshMode::Never;
+            }
+            let (server, image) = (server.id.clone(), image.id.clone());
+            self.effect(Effect::Provide { server, image });
+        }
         let seq = self.compute.servers.insert(server);
         if ends {
             self.after(after, now, Event::BootEnds(seq));
@@ -51,7 +63,11 @@ impl World {
         let plan = server.plan.clone();
         match plan.end {
             BootEnd::Never => {}
-            BootEnd::Vanish => self.compute.servers.purge(seq),
+            BootEnd::Vanish => {
+                let server = server.id.clone();
+                self.effect(Effect::Wipe { server });
+                self.compute.servers.purge(seq);
+            }
             BootEnd::Error { code, message } => {
                 let id = server.id.clone();
                 if plan.leaves_port {
@@ -107,21 +123,22 @@ impl World {
         if server.state != State::Active || server.task == Some("deleting") || server.plan.ssh == SshMode::Never {
             return;
         }
-        let (id, mode) = (server.id.clone(), server.plan.ssh);
+        let (id, mode, key) = (server.id.clone(), server.plan.ssh, server.public_key.clone());
         let addresses: Vec<Ipv4Addr> = server.addresses.iter().map(|address| address.address).collect();
         self.compute.servers.retouch(seq, |server| server.ssh_up = true);
         for address in addresses {
-            self.effect(Effect::Listen { address, server: id.clone(), mode });
+            self.effect(Effect::Listen { address, server: id.clone(), mode, key: key.clone() });
         }
     }
 
     fn stop_ssh(&mut self, seq: u64) {
         let Some(server) = self.compute.servers.get(seq) else { return };
         let addresses: Vec<Ipv4Addr> = server.addresses.iter().map(|address| address.address).collect();
-        let was_up = server.ssh_up;
+        let (was_up, id) = (server.ssh_up, server.id.clone());
         self.compute.servers.retouch(seq, |server| server.ssh_up = false);
         if was_up {
             addresses.into_iter().for_each(|address| self.effect(Effect::Unlisten { address }));
+            self.effect(Effect::Halt { server: id });
         }
     }
 
@@ -135,7 +152,20 @@ impl World {
         self.compute.servers.get(seq).is_some_and(|server| server.state == State::Building)
     }
 
-    /// Shuts the guest down; its addresses stay.
+    /// Sets a shutdown of the guest going.
+    pub(crate) fn begin_stop(&mut self, seq: u64, now: Timestamp) {
+        self.compute.servers.change(seq, now, |server| server.task = Some(POWERING_OFF));
+        self.after(self.tunable.stop_time.0, now, Event::StopEnds(seq));
+    }
+
+    fn end_stop(&mut self, seq: u64, at: Timestamp) {
+        if self.compute.servers.get(seq).is_some_and(|server| server.task == Some(POWERING_OFF)) {
+            self.clear_task(seq, at);
+            self.stop(seq, at);
+        }
+    }
+
+    /// Shuts the guest down at once; its addresses stay.
     pub(crate) fn stop(&mut self, seq: u64, now: Timestamp) {
         self.stop_ssh(seq);
         self.compute.servers.change(seq, now, |server| server.state = State::Stopped);
@@ -194,16 +224,17 @@ impl World {
             server.addresses.clear();
         });
         self.compute.servers.retire(seq);
+        self.effect(Effect::Wipe { server: id });
         self.after(self.tunable.keep_deleted.0, at, Event::Purge(seq));
     }
 
     /// A floating address came to a server, or left it.
     pub(crate) fn refloat(&mut self, server_id: &str, mode: Float) {
         let Some(server) = self.compute.servers.existing(server_id) else { return };
-        let (seq, up, ssh) = (server.seq, server.ssh_up, server.plan.ssh);
+        let (seq, up, ssh, key) = (server.seq, server.ssh_up, server.plan.ssh, server.public_key.clone());
         match mode {
             Float::Comes(address) => {
-                let listen = Effect::Listen { address: address.address, server: server_id.to_owned(), mode: ssh };
+                let listen = Effect::Listen { address: address.address, server: server_id.to_owned(), mode: ssh, key };
                 self.compute.servers.retouch(seq, |server| server.addresses.push(address));
                 if up {
                     self.effect(listen);
@@ -220,6 +251,9 @@ impl World {
 
     /// Sets a snapshot going: `queued`, then `saving`, then `active`, as long as nothing is planned to stop it.
     pub(crate) fn begin_snapshot(&mut self, seq: u64, image: String, fate: SnapshotFate, now: Timestamp) {
+        if let Some(server) = self.compute.servers.get(seq).map(|server| server.id.clone()) {
+            self.effect(Effect::Keep { server, image: image.clone() });
+        }
         self.compute.servers.change(seq, now, |server| server.task = Some("image_snapshot_pending"));
         match fate {
             SnapshotFate::Saves => {
@@ -232,6 +266,15 @@ impl World {
                 self.clear_task(seq, now);
             }
         }
+    }
+
+    /// Forgets an image, and what it kept.
+    pub(crate) fn remove_image(&mut self, id: &str) -> Option<Image> {
+        let image = self.images.remove(id)?;
+        if image.kept.files {
+            self.effect(Effect::Forget { image: image.id.clone() });
+        }
+        Some(image)
     }
 
     fn save_snapshot(&mut self, server: u64, image: String, at: Timestamp) {

@@ -7,15 +7,17 @@
 //! How it is built: `front` reads a request, names it (`calls`) and finds the faults that apply (`faults`); a
 //! service (`keystone`, `nova`, `glance`, `neutron`) answers it from the one `world`, in which time passes
 //! only when told to (`lifecycle`); `mangle` and `link` damage answers and connections; `ssh` opens the servers'
-//! ports. It must never be the bottleneck of a measurement: no call costs more than what it shows or changes.
+//! ports, `exec` runs a command behind one, `guests` has what is inside the servers. It must never be the bottleneck of a measurement: no call costs more than what it shows or changes.
 
 mod admin;
 mod calls;
 mod clouds_yaml;
+mod exec;
 mod faults;
 mod front;
 mod glance;
 mod incoming;
+mod guests;
 mod keystone;
 mod lifecycle;
 mod link;
@@ -51,6 +53,7 @@ pub use self::{
 };
 use self::{
     front::Simulator,
+    guests::Guests,
     link::{Link, Links},
     ssh::Listeners,
     world::World,
@@ -95,6 +98,7 @@ pub struct Running {
     pub clouds_yaml: String,
     server: JoinHandle<()>,
     clock: JoinHandle<()>,
+    guests: Guests,
     /// Keeps the kernel from giving the SSH port to somebody else.
     _reserved: Option<TcpSocket>,
 }
@@ -112,6 +116,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.server.abort();
         self.clock.abort();
+        self.guests.end();
     }
 }
 
@@ -137,7 +142,8 @@ pub async fn serve(settings: &Settings) -> Result<Running, StartError> {
         let write = std::fs::write(path, &clouds_yaml);
         write.map_err(|source| StartError::CloudsYaml { path: path.clone(), source })?;
     }
-    let simulator = Arc::new(Simulator::new(world, Listeners::new(ssh_port, secret)));
+    let guests = Guests::new(settings.run_commands);
+    let simulator = Arc::new(Simulator::new(world, Listeners::new(ssh_port, secret, guests.clone())));
     let clock = tokio::spawn(simulator.clone().run_clock());
     let app = Router::new().fallback(front::answer).with_state(simulator);
     let service = app.into_make_service_with_connect_info::<Link>();
@@ -147,7 +153,7 @@ pub async fn serve(settings: &Settings) -> Result<Running, StartError> {
         }
     });
     let keystone_url = format!("{advertised}/identity/v3");
-    Ok(Running { keystone_url, url, ssh_port, clouds_yaml, server, clock, _reserved: reserved })
+    Ok(Running { keystone_url, url, ssh_port, clouds_yaml, server, clock, guests, _reserved: reserved })
 }
 
 /// The port asked for, or a free one, kept by a socket that never listens.

@@ -131,6 +131,8 @@ pub(crate) struct Server {
     pub metadata: BTreeMap<String, String>,
     pub tags: BTreeSet<String>,
     pub key_name: Option<String>,
+    /// Of that key pair as it was at the boot, in OpenSSH's form.
+    pub public_key: Option<Arc<str>>,
     pub zone: String,
     pub pinned_zone: Option<String>,
     pub config_drive: bool,

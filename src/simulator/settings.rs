@@ -53,6 +53,12 @@ pub struct Settings {
     #[arg(long, env = "OPENSTACK_SIMULATOR_SSH_PORT", default_value_t = 0)]
     pub ssh_port: u16,
 
+    /// Let who logs in to a server run commands, ON THIS MACHINE as the user that runs the simulator: in a folder of
+    /// their own for each server, which is HOME, with nothing but PATH, HOME, USER, LANG and SIMULATOR_SERVER_ID in the
+    /// environment. Nothing else keeps them apart from the machine.
+    #[arg(long, env = "OPENSTACK_SIMULATOR_RUN_COMMANDS")]
+    pub run_commands: bool,
+
     /// Zones that servers can be in.
     #[arg(long, env = "OPENSTACK_SIMULATOR_AVAILABILITY_ZONES", default_value = "nova", value_delimiter = ',')]
     pub availability_zones: Vec<String>,
@@ -96,6 +102,7 @@ impl Default for Settings {
             server_network: Cidr::SERVERS,
             floating_network: Cidr::FLOATING,
             ssh_port: 0,
+            run_commands: false,
             availability_zones: vec!["nova".to_owned()],
             boot_time: Wait::seconds(2),
             delete_time: Wait::seconds(1),
@@ -114,6 +121,8 @@ pub(crate) struct Tunable {
     pub boot_time: Wait,
     pub delete_time: Wait,
     pub ssh_delay: Wait,
+    /// A stop's time until SHUTOFF, while the guest shuts down.
+    pub stop_time: Wait,
     /// A snapshot's time in `queued`, and again in `saving`.
     pub snapshot_time: Wait,
     pub max_servers: i64,
@@ -146,6 +155,7 @@ impl Tunable {
             boot_time: settings.boot_time,
             delete_time: settings.delete_time,
             ssh_delay: settings.ssh_delay,
+            stop_time: Wait::default(),
             snapshot_time: Wait::seconds(1),
             max_servers: settings.max_servers,
             max_cores: settings.max_cores,

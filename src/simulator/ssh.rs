@@ -1,54 +1,72 @@
 //! The SSH ports of the simulated servers: a real listener on each address, a real handshake with the server's own keys.
 //!
-//! Lets nobody in. A server's port is closed to the kernel until its guest is up, so that a client meets what it meets
+//! Lets in who proves the key pair that the server was booted with, as whatever user, and nobody else. A server's port is closed to the kernel until its guest is up, so that a client meets what it meets
 //! with a real cloud: refused, then answered. Keys follow from the server's id and a secret of this cloud, and are made
 //! when first asked for: ten thousand servers that nobody connects to cost no key.
 
 use std::{
     collections::HashMap,
     convert::Infallible,
+    future::poll_fn,
+    io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
-    sync::{Arc, OnceLock},
+    pin::Pin,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use russh::{
-    MethodKind, MethodSet,
-    keys::{Algorithm, EcdsaCurve, PrivateKey, ssh_key::rand_core},
-    server::{Auth, Config, Handler},
+    Channel, ChannelId, MethodKind, MethodSet, Pty,
+    keys::{Algorithm, EcdsaCurve, PrivateKey, PublicKey, ssh_key::rand_core},
+    server::{Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey},
 };
 use sha2::{Digest, Sha256};
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     task::{JoinHandle, JoinSet},
 };
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
-use super::servers::SshMode;
+use super::{
+    exec::{self, Login},
+    guests::Guests,
+    servers::SshMode,
+};
 
 /// A client that says nothing more is let go after this.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// A client that waits for a command is asked so often whether it is still there.
+const ASK: Duration = Duration::from_secs(20);
 
 /// The open ports.
 pub(crate) struct Listeners {
     port: u16,
     secret: [u8; 32],
-    open: HashMap<Ipv4Addr, JoinHandle<()>>,
+    /// What is behind them.
+    pub guests: Guests,
+    open: HashMap<Ipv4Addr, (JoinHandle<()>, Arc<Port>)>,
     /// Addresses whose port could not be opened, and why; shown in the state.
     pub failures: Vec<String>,
 }
 
 impl Listeners {
-    pub(crate) fn new(port: u16, secret: [u8; 32]) -> Self {
-        Self { port, secret, open: HashMap::new(), failures: Vec::new() }
+    pub(crate) fn new(port: u16, secret: [u8; 32], guests: Guests) -> Self {
+        Self { port, secret, guests, open: HashMap::new(), failures: Vec::new() }
     }
 
-    /// Opens the port of a server before returning.
-    pub(crate) fn listen(&mut self, address: Ipv4Addr, server: &str, mode: SshMode) {
+    /// Opens the port of a server before returning. The key is in OpenSSH's form.
+    pub(crate) fn listen(&mut self, address: Ipv4Addr, server: &str, mode: SshMode, key: Option<Arc<str>>) {
         self.unlisten(address);
-        let keys = Arc::new(HostKeys::new(server, self.secret));
         match bind(SocketAddrV4::new(address, self.port)) {
             Ok(listener) => {
-                self.open.insert(address, tokio::spawn(answer(listener, keys, mode)));
+                let keys = HostKeys::new(server, self.secret);
+                let listener = Mutex::new(Some(listener));
+                let port = Arc::new(Port { server: server.into(), keys, authorized: key, listener });
+                let task = tokio::spawn(answer(port.clone(), self.guests.clone(), mode));
+                self.open.insert(address, (task, port));
             }
             Err(error) => {
                 let advice = "is the limit of open files high enough (ulimit -n: servers + 1000), and the port free?";
@@ -61,8 +79,10 @@ impl Listeners {
         }
     }
 
+    /// Closes the port before returning, and the connections that came through it soon after.
     pub(crate) fn unlisten(&mut self, address: Ipv4Addr) {
-        if let Some(task) = self.open.remove(&address) {
+        if let Some((task, port)) = self.open.remove(&address) {
+            port.shut();
             task.abort();
         }
     }
@@ -83,10 +103,45 @@ fn bind(address: SocketAddrV4) -> std::io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-async fn answer(listener: TcpListener, keys: Arc<HostKeys>, mode: SshMode) {
+/// What one port leads to.
+pub(super) struct Port {
+    /// Id of the server.
+    pub server: Box<str>,
+    keys: HostKeys,
+    authorized: Option<Arc<str>>,
+    /// Not the task's own: to be closed at once, so that the address is free for whoever listens there next.
+    listener: Mutex<Option<TcpListener>>,
+}
+
+impl Port {
+    /// Whether it was closed: who came in before has nothing to do there any more.
+    pub(super) fn is_shut(&self) -> bool {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    fn shut(&self) {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        let accepted = poll_fn(|cx| match &*self.listener.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(listener) => listener.poll_accept(cx),
+            // Whoever shut it ends the task that waits here.
+            None => Poll::Pending,
+        });
+        accepted.await.map(|(stream, _)| stream)
+    }
+
+    fn lets_in(&self, key: &PublicKey) -> bool {
+        let authorized = self.authorized.as_deref().and_then(|text| PublicKey::from_openssh(text).ok());
+        authorized.is_some_and(|authorized| authorized.key_data() == key.key_data())
+    }
+}
+
+async fn answer(port: Arc<Port>, guests: Guests, mode: SshMode) {
     let mut sessions = JoinSet::new();
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok(stream) = port.accept().await else {
             // Out of files, most likely; the next client may be luckier.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
@@ -94,7 +149,7 @@ async fn answer(listener: TcpListener, keys: Arc<HostKeys>, mode: SshMode) {
         while sessions.try_join_next().is_some() {}
         match mode {
             SshMode::Silent => sessions.spawn(hold(stream)),
-            SshMode::Answer | SshMode::Never => sessions.spawn(session(stream, keys.clone())),
+            SshMode::Answer | SshMode::Never => sessions.spawn(session(stream, port.clone(), guests.clone())),
         };
     }
 }
@@ -109,26 +164,125 @@ async fn hold(stream: TcpStream) {
     }
 }
 
-async fn session(stream: TcpStream, keys: Arc<HostKeys>) {
-    let Some(config) = keys.config() else { return };
-    if let Ok(session) = russh::server::run_stream(config, stream, Nobody).await {
+async fn session(stream: TcpStream, port: Arc<Port>, guests: Guests) {
+    let Some(config) = port.keys.config() else { return };
+    let over = CancellationToken::new();
+    // The port closes: the connection, and what runs over it, is at an end too.
+    let _shut = over.clone().drop_guard();
+    let line = Line { stream, cut: Box::pin(over.clone().cancelled_owned()) };
+    let login = Login { guests, port, user: String::new(), over: over.clone() };
+    let visitor = Visitor { login, _gone: over.drop_guard() };
+    if let Ok(session) = russh::server::run_stream(config, line, visitor).await {
         // How a client leaves (key scanners cut the connection) is its own affair.
         let _ended = session.await;
     }
 }
 
-/// Lets nobody in.
-struct Nobody;
+/// A connection that ends when it is told to.
+struct Line {
+    stream: TcpStream,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+}
 
-impl Handler for Nobody {
+impl AsyncRead for Line {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Who comes to a port.
+struct Visitor {
+    login: Login,
+    _gone: DropGuard,
+}
+
+impl Visitor {
+    fn judge(&self, key: &PublicKey) -> Auth {
+        if self.login.port.lets_in(key) { Auth::Accept } else { Auth::reject() }
+    }
+}
+
+impl Handler for Visitor {
     type Error = russh::Error;
 
-    async fn auth_publickey_offered(
+    async fn auth_publickey_offered(&mut self, _user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
+        Ok(self.judge(offer.public_key))
+    }
+
+    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+        self.login.user = user.to_owned();
+        Ok(self.judge(key.public_key))
+    }
+
+    async fn channel_open_session(
         &mut self,
-        _user: &str,
-        _offer: russh::server::PublicKeyOffer<'_>,
-    ) -> Result<Auth, Self::Error> {
-        Ok(Auth::reject())
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        reply.accept().await;
+        tokio::spawn(exec::serve(channel, session.handle(), self.login.clone()));
+        Ok(())
+    }
+
+    // Each question is answered before the next is read: an answer names no question.
+
+    async fn exec_request(&mut self, channel: ChannelId, _: &[u8], session: &mut Session) -> Result<(), Self::Error> {
+        session.channel_success(channel)
+    }
+
+    async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
+        session.channel_failure(channel)
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        channel: ChannelId,
+        _: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        session.channel_failure(channel)
+    }
+
+    async fn env_request(
+        &mut self,
+        channel: ChannelId,
+        _: &str,
+        _: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        session.channel_failure(channel)
+    }
+
+    async fn pty_request(
+        &mut self,
+        channel: ChannelId,
+        _: &str,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: &[(Pty, u32)],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        session.channel_failure(channel)
     }
 }
 
@@ -162,6 +316,7 @@ impl HostKeys {
                 methods: MethodSet::from(&[MethodKind::PublicKey][..]),
                 keys,
                 inactivity_timeout: Some(IDLE),
+                keepalive_interval: Some(ASK),
                 auth_rejection_time: Duration::ZERO,
                 nodelay: true,
                 ..Config::default()

@@ -3,7 +3,7 @@
 //! Time comes in from outside: [`World::advance`] does whatever is due, in order, and nothing else here looks at a
 //! clock. What must happen outside (a port opened or closed) is left as [`Effect`]s for the caller to carry out.
 
-use std::{collections::BTreeMap, mem, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeMap, mem, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -24,6 +24,7 @@ use super::{
 pub(crate) enum Event {
     BootEnds(u64),
     SshStarts(u64),
+    StopEnds(u64),
     DeleteEnds(u64),
     DeleteFails(u64, String),
     Purge(u64),
@@ -35,8 +36,38 @@ pub(crate) enum Event {
 /// What the world asks of the machine it runs on.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    Listen { address: Ipv4Addr, server: String, mode: SshMode },
-    Unlisten { address: Ipv4Addr },
+    /// `key` is the public key that lets in.
+    Listen {
+        address: Ipv4Addr,
+        server: String,
+        mode: SshMode,
+        key: Option<Arc<str>>,
+    },
+    Unlisten {
+        address: Ipv4Addr,
+    },
+    /// The server's disk begins as what the image kept of another's.
+    Provide {
+        server: String,
+        image: String,
+    },
+    /// The image keeps what is on the server's disk.
+    Keep {
+        server: String,
+        image: String,
+    },
+    /// Nothing runs on the server any more.
+    Halt {
+        server: String,
+    },
+    /// The server's disk is gone.
+    Wipe {
+        server: String,
+    },
+    /// The image is gone.
+    Forget {
+        image: String,
+    },
 }
 
 /// The parts of the settings that never change, in the forms that answers need.

@@ -76,6 +76,8 @@ impl Cloud {
         let mut process = Command::new(env!("CARGO_BIN_EXE_openstack-simulator"))
             .env("OPENSTACK_SIMULATOR_BOOT_TIME", "0s")
             .env("OPENSTACK_SIMULATOR_DELETE_TIME", "0s")
+            // What it keeps for its servers goes with the rest, even when it is killed.
+            .env("TMPDIR", &folder)
             .arg("--clouds-yaml")
             .arg(folder.join("clouds.yaml"))
             .args(arguments)
@@ -86,6 +88,13 @@ impl Cloud {
         let keystone = lines.next().unwrap().unwrap();
         let url = lines.next().unwrap().unwrap();
         Self { process, keystone, url, client, token: Mutex::default(), folder }
+    }
+
+    /// Sends it a signal, and waits until it is gone.
+    pub fn end(&mut self, signal: &str) {
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+        self.process.wait().unwrap();
     }
 
     pub async fn log_in(&self, auth: &Value) -> Answer {

@@ -44,7 +44,9 @@ Admin API (JSON, no token; docs/simulator.md has every field and fault):
   DELETE /simulator/application-credentials/ID  and its tokens stop working
 
 SSH: every server listens on its own address (default network 127.21.0.0/16), so the limit of open files must allow
-one file a server: ulimit -n 12000 for 10,000 servers.";
+one file a server: ulimit -n 12000 for 10,000 servers. The key pair of a server lets in. With --run-commands what is run
+there runs ON THIS MACHINE, as the user that runs the simulator: in a folder of its server's own, which a snapshot copies
+and each server booted from it starts with. A file no-ssh in it makes servers of such an image never answer SSH.";
 
 /// Answers one call of the admin API.
 pub(crate) fn handle(simulator: &Simulator, request: &Request) -> Reply {
@@ -100,6 +102,7 @@ fn state(world: &World, listeners: &Listeners) -> Value {
         *states.entry(server.state.status()).or_default() += 1;
         ssh += u64::from(server.ssh_up);
     }
+    let inside = listeners.guests.count();
     json!({
         "servers": {
             "existing": usage.servers, "own": usage.own, "foreign": usage.servers - usage.own,
@@ -114,6 +117,9 @@ fn state(world: &World, listeners: &Listeners) -> Value {
         "sshPort": world.fixed.ssh_port,
         "sshListeners": listeners.count(),
         "sshFailures": listeners.failures,
+        "runsCommands": listeners.guests.run_commands(),
+        "commands": inside.commands,
+        "folders": inside.folders,
         "url": world.fixed.base,
         "authUrl": world.url("/identity/v3"),
         "region": world.fixed.region,

@@ -36,7 +36,7 @@ pub(super) fn dispatch(world: &mut World, request: &Request, path: &[&str], now:
         ("POST", ["images"]) => add_image(world, read(request)?, now),
         ("POST", ["images", id]) => change_image(world, id, read(request)?, now),
         ("DELETE", ["images", id]) => {
-            world.images.remove(id).map(|_| Reply::empty(204)).ok_or_else(|| refuse(404, "no such image"))
+            world.remove_image(id).map(|_| Reply::empty(204)).ok_or_else(|| refuse(404, "no such image"))
         }
         ("POST", ["ports"]) => add_port(world, &read(request)?, now),
         ("POST", ["floating-ips"]) => add_floating(world, &read(request)?, now),
@@ -168,6 +168,7 @@ fn new_server(world: &World, wanted: &NewServer, name: String, now: Timestamp) -
         metadata: wanted.metadata.clone(),
         tags: wanted.tags.clone(),
         key_name: None,
+        public_key: None,
         zone: world.fixed.zones.first().cloned().unwrap_or_default(),
         pinned_zone: None,
         config_drive: false,

@@ -1,6 +1,7 @@
 //! The images of the project: what they are, and how they are shown.
 //!
-//! Image data is measured and hashed, never kept: a simulated boot reads none of it.
+//! Image data is measured and hashed, never kept: a simulated boot reads none of it. What a snapshot kept of a server's
+//! files is not here ([`crate::simulator::guests`]), only that there is something.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::checksum::Measured;
-use crate::simulator::{keystone::identity::seeded_id, servers::Server};
+use crate::simulator::{guests::Kept, keystone::identity::seeded_id, servers::Server};
 
 /// Where an image is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +65,8 @@ pub(crate) struct Image {
     pub properties: BTreeMap<String, String>,
     /// Will never leave its status.
     pub stuck: bool,
+    /// What it keeps of the server that it was made from.
+    pub kept: Kept,
 }
 
 /// Size of what a snapshot uploads.
@@ -94,6 +97,7 @@ impl Image {
             tags: BTreeSet::new(),
             properties: BTreeMap::new(),
             stuck: false,
+            kept: Kept::default(),
         }
     }
 
@@ -185,6 +189,12 @@ impl Images {
     /// Newest first, as Glance lists them.
     pub(crate) fn newest_first(&self) -> impl Iterator<Item = &Image> {
         self.records.values().rev()
+    }
+
+    pub(crate) fn set_kept(&mut self, id: &str, kept: Kept) {
+        if let Some(image) = self.get_mut(id) {
+            image.kept = kept;
+        }
     }
 
     pub(crate) fn set_status(&mut self, id: &str, status: ImageStatus, now: Timestamp) {

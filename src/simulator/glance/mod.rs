@@ -281,7 +281,7 @@ fn delete(world: &mut World, id: &str) -> Answer {
     if image.owner.as_deref() != Some(world.identity.project.as_str()) {
         return Err(glance_error(403, "You are not authorized to complete delete_image action."));
     }
-    world.images.remove(id);
+    world.remove_image(id);
     Ok(Reply::empty(204))
 }
 

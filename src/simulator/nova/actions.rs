@@ -80,7 +80,7 @@ pub(super) fn act(world: &mut World, ask: &Ask<'_>) -> Answer {
         }
         "stop-server" => {
             require(&server, "stop", &[State::Active, State::Error])?;
-            world.stop(server.seq, ask.now);
+            world.begin_stop(server.seq, ask.now);
             Ok(Reply::empty(202))
         }
         "start-server" => {

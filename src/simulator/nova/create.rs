@@ -367,6 +367,7 @@ fn record(world: &World, wanted: &Wanted, name: String, plan: BootPlan, now: Tim
         metadata: wanted.metadata.clone(),
         tags: wanted.tags.clone(),
         key_name: wanted.key_name.clone(),
+        public_key: wanted.key_name.as_deref().and_then(|name| world.compute.public_key(name)),
         zone,
         pinned_zone: wanted.zone.clone(),
         config_drive: wanted.config_drive,

@@ -11,7 +11,7 @@ pub(crate) mod flavors;
 pub(crate) mod list;
 pub(crate) mod view;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -35,6 +35,11 @@ pub(crate) struct Compute {
 impl Compute {
     pub(crate) fn new() -> Self {
         Self { servers: Servers::default(), flavors: Flavors::seeded(), key_pairs: BTreeMap::new() }
+    }
+
+    /// The public half of a key pair, in OpenSSH's form.
+    pub(crate) fn public_key(&self, name: &str) -> Option<Arc<str>> {
+        self.key_pairs.get(name)?["public_key"].as_str().map(Arc::from)
     }
 }
 
