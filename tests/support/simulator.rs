@@ -20,6 +20,7 @@ pub struct Simulator {
     keystone: String,
     base: String,
     clouds_yaml: PathBuf,
+    inside: PathBuf,
     client: reqwest::Client,
 }
 
@@ -50,6 +51,9 @@ impl SimulatorOptions {
         let number = STARTED.fetch_add(1, Ordering::Relaxed) % 90;
         let clouds_yaml = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("clouds-{}.yaml", uuid::Uuid::new_v4()));
         let mut command = Command::new(env!("CARGO_BIN_EXE_openstack-simulator"));
+        // What it keeps for its servers goes with it, even when it is killed.
+        let inside = clouds_yaml.with_extension("servers");
+        command.env("TMPDIR", &inside);
         command.args(["--listen", "127.0.0.1:0"]).arg("--clouds-yaml").arg(&clouds_yaml).args(&self.args);
         for (flag, first) in [("--server-network", 21), ("--floating-network", 121)] {
             if !self.args.iter().any(|arg| arg.starts_with(flag)) {
@@ -60,7 +64,7 @@ impl SimulatorOptions {
         let (program, [keystone, base]) = Program::start_and_read_lines("openstack-simulator", command);
         install_crypto_provider();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Simulator { program, keystone, base, clouds_yaml, client }
+        Simulator { program, keystone, base, clouds_yaml, inside, client }
     }
 }
 
@@ -150,7 +154,9 @@ impl Simulator {
 
 impl Drop for Simulator {
     fn drop(&mut self) {
+        self.program.kill9();
         // Left behind when it cannot be removed: it is below target/ and holds no secret.
         let _ = std::fs::remove_file(&self.clouds_yaml);
+        let _ = std::fs::remove_dir_all(&self.inside);
     }
 }
