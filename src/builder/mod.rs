@@ -4,6 +4,18 @@
 
 pub mod setup;
 pub mod shell;
-
 #[cfg(test)]
 mod sshd;
+//! A source is read once, as a stream: checked as it comes, unpacked on the way, and given to all clouds at the same
+//! time. Nothing is kept on disk or in memory as a whole, and bytes that are not what was promised never become an image.
+//! This room knows no Kubernetes and decides no policy: when a version is due, how often it is tried again and which one
+//! is used is decided elsewhere.
+pub mod checksum;
+pub mod error;
+pub mod fetch;
+mod tests;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+pub use error::{SourceClass, SourceError};
+/// The bytes of a source, as they come. Its end without an error means that it was whole and what was promised.
+pub type Chunks = BoxStream<'static, Result<Bytes, SourceError>>;
