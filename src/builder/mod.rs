@@ -13,6 +13,9 @@ mod sshd;
 pub mod checksum;
 pub mod error;
 pub mod fetch;
+pub mod unpack;
+
+#[cfg(test)]
 mod tests;
 use bytes::Bytes;
 use futures::stream::BoxStream;
