@@ -12,6 +12,7 @@ mod sshd;
 //! is used is decided elsewhere.
 pub mod checksum;
 pub mod error;
+pub mod fan_out;
 pub mod fetch;
 pub mod unpack;
 
