@@ -14,7 +14,9 @@ pub mod checksum;
 pub mod error;
 pub mod fan_out;
 pub mod fetch;
+pub mod file;
 pub mod unpack;
+pub mod upload;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 mod fetch;
 mod lists;
 mod server;
+mod upload;
 
 use futures::TryStreamExt;
 use reqwest::Url;
