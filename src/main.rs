@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use nodepool_operator::api;
+use nodepool_operator::builder::job::{self, JobTarget, Order};
 use nodepool_operator::cloud::poller::PollSettings;
 use nodepool_operator::controllers::{self, Setup};
 use nodepool_operator::ops::events::Events;
@@ -52,6 +53,8 @@ struct Arguments {
 enum Command {
     /// Runs the operator against the cluster of KUBECONFIG or of the pod it runs in.
     Run(RunOptions),
+    /// Uploads a file that a build left to several clouds: what the operator runs in the pods of a DiskImage's job.
+    Upload(UploadOptions),
     /// Writes the definitions of all kinds, one file each.
     Crds {
         /// The directory to write to; made when missing.
@@ -90,6 +93,43 @@ struct RunOptions {
     /// How long a boot request that was not answered is searched for at least: longer than any proxy keeps one alive.
     #[arg(long, env = "NODEPOOL_SETTLE_TIME", value_name = "DURATION", default_value = "10m")]
     settle_time: api::Duration,
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+#[derive(Args)]
+struct UploadOptions {
+    /// The file that is the image.
+    #[arg(long, env = "NODEPOOL_FILE")]
+    file: PathBuf,
+    /// The disk's format, such as qcow2 or raw.
+    #[arg(long, env = "NODEPOOL_FORMAT", value_parser = job::disk_format)]
+    format: &'static str,
+    /// Where it goes: a JSON list that the operator writes.
+    #[arg(long, env = "NODEPOOL_TARGETS", value_name = "JSON", value_parser = Targets::read)]
+    targets: Targets,
+    /// Where a JSON list of image ids and failures is written.
+    #[arg(long, env = "NODEPOOL_RESULT", value_name = "FILE", default_value = job::RESULT_PATH)]
+    result: PathBuf,
+    /// How long an image may take to become active after its last byte.
+    #[arg(long, env = "NODEPOOL_ACTIVE_TIMEOUT", value_name = "DURATION", default_value = "30m")]
+    active_timeout: api::Duration,
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+/// One value on the command line, many in it.
+#[derive(Clone)]
+struct Targets(Vec<JobTarget>);
+
+impl Targets {
+    fn read(json: &str) -> Result<Self, String> {
+        job::targets(json).map(Self)
+    }
+}
+
+#[derive(Args)]
+struct LogOptions {
     /// How log lines are written.
     #[arg(long, env = "NODEPOOL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -134,7 +174,8 @@ impl Failure {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Run(options) => start(options),
+        Command::Run(options) => start(&options.log, run(&options)),
+        Command::Upload(options) => start(&options.log, upload(&options)),
         Command::Crds { output } => write_crds(&output).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|failure| {
@@ -157,29 +198,38 @@ fn write_crds(directory: &Path) -> Result<(), Failure> {
 }
 
 /// Sets up the logs; from then on the reason of every end is a log line.
-fn start(options: RunOptions) -> Result<ExitCode, Failure> {
-    telemetry::install(options.log_format, &options.log_filter)?;
-    Ok(match run_to_the_end(options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            error!(%failure, "leaving");
-            failure.exit_code()
-        }
-    })
+fn start(log: &LogOptions, work: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+    telemetry::install(log.log_format, &log.log_filter)?;
+    Ok(to_the_end(work).unwrap_or_else(|failure| {
+        error!(%failure, "leaving");
+        failure.exit_code()
+    }))
 }
 
-/// Everything that must stand before the first connection; then runs to the end.
-fn run_to_the_end(options: RunOptions) -> Result<(), Failure> {
+/// Everything that must stand before the first connection; then works to the end.
+fn to_the_end(work: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
     // Two TLS implementations in one program would make the choice ambiguous: it is made here, once.
     rustls::crypto::ring::default_provider().install_default().map_err(|_| Failure::Tls)?;
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::Runtime)?;
-    let outcome = runtime.block_on(run(options));
+    let outcome = runtime.block_on(work);
     // Whatever still runs must not outlive the decision to leave, least of all after the lease was lost.
     runtime.shutdown_background();
     outcome
 }
 
-async fn run(options: RunOptions) -> Result<(), Failure> {
+async fn upload(options: &UploadOptions) -> Result<ExitCode, Failure> {
+    let shutdown = shutdown::install().map_err(Failure::Signals)?;
+    let order = Order {
+        file: options.file.clone(),
+        format: options.format,
+        targets: options.targets.0.clone(),
+        result: options.result.clone(),
+        active_within: options.active_timeout.as_std(),
+    };
+    Ok(if job::run(&order, shutdown).await { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     let shutdown = shutdown::install().map_err(Failure::Signals)?;
     let (client, cluster_namespace) = kubernetes::connect(USER_AGENT).await?;
     let namespace = options.namespace.clone().unwrap_or(cluster_namespace);
@@ -205,13 +255,14 @@ async fn run(options: RunOptions) -> Result<(), Failure> {
     };
     // The gates of readiness must stand before anybody can ask.
     let standing_by = election.as_ref().map(|_| setup.readiness.gate("leader election"));
-    serve(&options, &setup, metrics).await?;
+    serve(options, &setup, metrics).await?;
     tokio::spawn(event_writer.run(shutdown));
     info!(version = env!("CARGO_PKG_VERSION"), namespace = setup.namespace, identity = setup.identity, "started");
     match election {
         Some(election) => lead(election, setup, || standing_by.iter().for_each(|gate| gate.open())).await,
         None => act(setup).await,
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 /// Unique also among restarts of one pod: two candidates with one identity would both lead.
@@ -281,7 +332,7 @@ mod tests {
     fn options(arguments: &[&str]) -> RunOptions {
         match Arguments::try_parse_from([&[NAME, "run"], arguments].concat()).unwrap().command {
             Command::Run(options) => options,
-            Command::Crds { .. } => unreachable!("the subcommand is run"),
+            Command::Upload(_) | Command::Crds { .. } => unreachable!("the subcommand is run"),
         }
     }
 
@@ -312,13 +363,23 @@ mod tests {
     }
 
     #[test]
-    fn every_run_option_is_also_an_environment_variable() {
+    fn every_option_is_also_an_environment_variable() {
         use clap::CommandFactory;
         let command = Arguments::command();
-        let run = command.find_subcommand("run").unwrap();
-        for argument in run.get_arguments().filter(|argument| argument.get_id() != "help") {
+        let arguments = |name| command.find_subcommand(name).unwrap().get_arguments();
+        for argument in arguments("run").chain(arguments("upload")).filter(|argument| argument.get_id() != "help") {
             let long = argument.get_long().unwrap().replace('-', "_").to_uppercase();
             assert_eq!(argument.get_env().unwrap(), format!("NODEPOOL_{long}").as_str());
         }
+    }
+
+    #[test]
+    fn wrong_targets_are_told_before_anything_is_done() {
+        let read = |format: &str, targets: &str| {
+            let arguments = [NAME, "upload", "--file=/f", "--format", format, "--targets", targets];
+            Arguments::try_parse_from(arguments).map(drop).map_err(|error| error.to_string())
+        };
+        assert!(read("qcow2", "[{}]").unwrap_err().contains("missing field `provider`"));
+        assert!(read("zip", "[]").unwrap_err().contains("write one of qcow2"));
     }
 }

@@ -10,11 +10,17 @@ mod sshd;
 //! time. Nothing is kept on disk or in memory as a whole, and bytes that are not what was promised never become an image.
 //! This room knows no Kubernetes and decides no policy: when a version is due, how often it is tried again and which one
 //! is used is decided elsewhere.
+//!
+//! How it is built: [`fetch`] or [`file`] opens a source, [`checksum`] compares what comes with what was promised,
+//! [`unpack`] uncompresses, [`fan_out`] makes one stream several, [`upload`] puts these together with the clouds, and
+//! [`job`] is the program that runs beside whatever builds an image in a pod.
+
 pub mod checksum;
 pub mod error;
 pub mod fan_out;
 pub mod fetch;
 pub mod file;
+pub mod job;
 pub mod unpack;
 pub mod upload;
 
