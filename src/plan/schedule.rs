@@ -4,6 +4,7 @@
 //! It never reads a clock. Runs that were missed are made up once, not one by one, and a restart neither loses nor
 //! repeats a run, because the next one follows from the last.
 
+use std::fmt;
 use std::time::Duration;
 
 use croner::Cron;
@@ -14,10 +15,18 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 /// A schedule, read and checked.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Schedule {
     cron: Cron,
     zone: TimeZone,
+}
+
+impl fmt::Debug for Schedule {
+    /// In its five fields: what they are read into fills screens.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let zone = self.zone.iana_name();
+        formatter.debug_struct("Schedule").field("cron", &self.cron.as_str()).field("zone", &zone).finish()
+    }
 }
 
 /// Why a schedule is refused, with what to write instead.
@@ -276,6 +285,12 @@ mod tests {
         assert_eq!(next("2026-01-10T04:30:00Z"), time("2026-01-11T04:30:00Z"));
         assert_eq!(schedule.next_after(Timestamp::MIN, offset), None);
         assert_eq!(schedule.next_after(Timestamp::MAX, Duration::ZERO), None);
+    }
+
+    #[test]
+    fn it_is_shown_in_its_five_fields() {
+        let schedule = Schedule::parse("30 3 * * 1", Some("Europe/Berlin")).unwrap();
+        assert_eq!(format!("{schedule:?}"), r#"Schedule { cron: "30 3 * * 1", zone: Some("Europe/Berlin") }"#);
     }
 
     #[test]
