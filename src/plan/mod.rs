@@ -7,6 +7,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod allocation;
+pub mod image;
 pub mod leaks;
 pub mod node;
 pub mod pressure;
