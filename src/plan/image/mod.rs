@@ -6,10 +6,11 @@
 //! runs, or brings back what was rejected; what it does not know makes it wait or keep.
 //!
 //! The order of a caller, in which a death at any instant loses nothing: it keeps [`settled`] in the status; it acts on
-//! [`due`] by creating a record numbered [`next_number`], and then writes what [`begun`] answered
+//! [`due`], within [`admit`], by creating a record numbered [`next_number`], and then writes what [`begun`] answered
 //! before that; an attempt that has ended, or whose process has died, is shown in its record's state first and then
 //! remembered with [`History::failed`] or [`History::succeeded`].
 
+mod bounds;
 mod due;
 mod retention;
 
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use bounds::{Bounds, Candidate, Kind, Pair, Start, admit};
 pub use due::{Due, Why, begun, due, due_since, joinable, next_number, settled};
 pub use retention::{current, good, previous, retire};
 

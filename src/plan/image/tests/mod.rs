@@ -1,7 +1,10 @@
 //! Places made by hand, and what becomes of them.
 
+mod bounds;
 mod due;
+mod fleet;
 mod lives;
+mod month;
 mod retention;
 mod story;
 
