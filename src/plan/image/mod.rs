@@ -12,6 +12,7 @@
 
 mod bounds;
 mod due;
+mod health;
 mod retention;
 
 #[cfg(test)]
@@ -23,6 +24,7 @@ use jiff::Timestamp;
 
 pub use bounds::{Bounds, Candidate, Kind, Pair, Start, admit};
 pub use due::{Due, Why, begun, due, due_since, joinable, next_number, settled};
+pub use health::{Launches, turned_bad};
 pub use retention::{current, good, previous, retire};
 
 use super::schedule::Schedule;

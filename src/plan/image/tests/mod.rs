@@ -3,6 +3,7 @@
 mod bounds;
 mod due;
 mod fleet;
+mod health;
 mod lives;
 mod month;
 mod retention;
