@@ -14,6 +14,7 @@ mod bounds;
 mod due;
 mod health;
 mod retention;
+pub mod version;
 
 #[cfg(test)]
 mod tests;
