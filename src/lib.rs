@@ -6,7 +6,6 @@
 //! - [`plan`]: decisions as pure, total functions. Never sees a client, HTTP or a clock.
 //! - [`cloud`]: the port to a cloud and its OpenStack implementation. Never sees Kubernetes.
 //! - [`builder`]: turns what an image is made of into bytes in a cloud. Never sees Kubernetes, holds no policy.
-//! - [`builder`]: turns what an image is made of into bytes in a cloud. Never sees Kubernetes, never decides policy.
 //! - [`controllers`]: observe, plan, act, report; one file a kind. Never holds policy.
 //! - [`ops`]: lease, metrics, probes, telemetry, shutdown. Never says a domain word.
 //! - [`simulator`]: a small OpenStack over HTTP, for the demo, tests and benchmarks. Never used by the operator.

@@ -93,6 +93,15 @@ struct RunOptions {
     /// How long a boot request that was not answered is searched for at least: longer than any proxy keeps one alive.
     #[arg(long, env = "NODEPOOL_SETTLE_TIME", value_name = "DURATION", default_value = "10m")]
     settle_time: api::Duration,
+    /// How many versions of images may be made and uploaded at once, in all Providers.
+    #[arg(long, env = "NODEPOOL_BUILDS", value_name = "NUMBER", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    builds: u32,
+    /// How many versions of images may be made and uploaded at once on one Provider.
+    #[arg(long, env = "NODEPOOL_BUILDS_PER_PROVIDER", value_name = "NUMBER", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    builds_per_provider: u32,
+    /// The container image that uploads what the pod of a DiskImage's source `job` leaves: the operator's own.
+    #[arg(long, env = "NODEPOOL_UPLOADER_IMAGE", value_name = "IMAGE", default_value = concat!("nodepool-operator:", env!("CARGO_PKG_VERSION")))]
+    uploader_image: String,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -250,6 +259,9 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
         readiness: Readiness::new(),
         events,
         settle_time: options.settle_time.as_std(),
+        builds_per_provider: options.builds_per_provider,
+        builds: options.builds,
+        uploader_image: options.uploader_image.clone(),
         polling: PollSettings { full: options.full_list_interval.as_std(), ..PollSettings::default() },
         shutdown: shutdown.clone(),
     };

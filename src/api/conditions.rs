@@ -103,6 +103,30 @@ pub mod reason {
     pub const OVERDUE: &str = "Overdue";
     /// Its trial boots did not become reachable.
     pub const VALIDATION_FAILED: &str = "ValidationFailed";
+    /// Trial boots run.
+    pub const VALIDATING: &str = "Validating";
+    /// Its recent launches mostly failed, and those of the version before did not: that one is used again.
+    pub const ROLLED_BACK: &str = "RolledBack";
+    /// The operator was restarted while the version was made; a new one is made by itself.
+    pub const INTERRUPTED: &str = "Interrupted";
+    /// It was not made within `buildTimeout`; raise it, or look at what takes so long.
+    pub const BUILD_TIMEOUT: &str = "BuildTimeout";
+    /// The server on which it is made lets nobody in; correct `login`, or the base image.
+    pub const LOGIN_FAILED: &str = "LoginFailed";
+    /// The `setup` command failed; the message ends with what it printed.
+    pub const SETUP_FAILED: &str = "SetupFailed";
+    /// The file could not be fetched; correct its address if the message says so.
+    pub const DOWNLOAD_FAILED: &str = "DownloadFailed";
+    /// The file has another digest than it must have, or cannot be unpacked.
+    pub const CHECKSUM_MISMATCH: &str = "ChecksumMismatch";
+    /// The cloud did not take the image; the message tells why.
+    pub const UPLOAD_FAILED: &str = "UploadFailed";
+    /// The cloud gave the image up.
+    pub const IMAGE_LOST: &str = "ImageLost";
+    /// The cloud does not delete an image that is in use; it goes later by itself.
+    pub const IMAGE_IN_USE: &str = "ImageInUse";
+    /// The cloud does not let us delete the image; take its protection away.
+    pub const IMAGE_PROTECTED: &str = "ImageProtected";
     /// A person or a rollback rejected it.
     pub const REJECTED: &str = "Rejected";
 

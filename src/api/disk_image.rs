@@ -388,6 +388,30 @@ pub struct DiskImageProviderStatus {
     /// The last attempt that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<ImageFailure>,
+    /// When the last attempt to make a version began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_build_time: Option<Time>,
+    /// Hash of the source of that attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub source_hash: Option<String>,
+    /// The generation of that attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    /// How many attempts in a row failed; a changed spec starts afresh.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub failures: i32,
+    /// How much later than the schedule says a version is made here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<Duration>,
+    /// The scheduled run for which the last version came too early, because it joined those of other Providers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anticipated_run: Option<Time>,
+    /// The value of the annotation `nodepool.dev/rebuild-requested-at` that was answered last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub rebuild_requested_at: Option<String>,
     /// Image ids that were rejected; source `existing` does not choose them again.
     #[serde(rename = "rejectedImageIDs", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(max = 255)))]
@@ -399,12 +423,23 @@ pub struct DiskImageProviderStatus {
 pub struct ImageFailure {
     /// When.
     pub time: Time,
+    /// The version that failed, if the attempt came that far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<i64>,
     /// One word: what to do about it.
     #[schemars(length(max = 128))]
     pub reason: String,
     /// What happened, in words.
     #[schemars(length(max = 2048))]
     pub message: String,
+}
+
+impl DiskImage {
+    /// The value of the annotation by which somebody asks for a new version now.
+    #[must_use]
+    pub fn rebuild_requested(&self) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(super::ANNOTATION_REBUILD).map(String::as_str)
+    }
 }
 
 impl DiskImageSpec {
@@ -467,6 +502,11 @@ fn pod_template_schema(_: &mut SchemaGenerator) -> Schema {
             }
         }
     })
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(number: &i32) -> bool {
+    *number == 0
 }
 
 fn default_schedule() -> String {

@@ -40,6 +40,9 @@ pub const LABEL_PROVIDER: &str = "nodepool.dev/provider";
 /// Label on a [`PoolNode`] or [`ProviderImage`]: the [`DiskImage`] it comes from.
 pub const LABEL_DISK_IMAGE: &str = "nodepool.dev/disk-image";
 
+/// Label on a [`ProviderImage`]: its version, by which it is undone in all Providers at once.
+pub const LABEL_VERSION: &str = "nodepool.dev/version";
+
 /// Finalizer of a [`PoolNode`]: its server is not yet proven gone.
 pub const FINALIZER_SERVER: &str = "nodepool.dev/server";
 /// Finalizer of a [`Provider`] or [`Pool`]: nodes of it still exist.
@@ -51,3 +54,5 @@ pub const FINALIZER_IMAGE: &str = "nodepool.dev/image";
 pub const ANNOTATION_LAUNCHED_BY: &str = "nodepool.dev/launched-by";
 /// Annotation of a [`PoolNode`]: how its template hash was computed, so a new formula does not replace every node.
 pub const ANNOTATION_HASH_VERSION: &str = "nodepool.dev/hash-version";
+/// Annotation of a [`DiskImage`]: asks for a new version now; any value that was not answered yet.
+pub const ANNOTATION_REBUILD: &str = "nodepool.dev/rebuild-requested-at";

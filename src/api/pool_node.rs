@@ -46,6 +46,9 @@ const INSTEAD: &str = "delete the node, its Pool makes a new one";
 )]
 #[x_kube(
     validation = rules::same_presence("providerImage", INSTEAD),
+    validation = rules::same_presence("pool", INSTEAD),
+    validation = ("has(self.pool) || (has(self.claimRef) && self.claimRef.kind == 'ProviderImage')",
+        "write the pool the node is for; only a node that a ProviderImage has is for none"),
     validation = ("!has(oldSelf.claimRef) || has(self.claimRef)",
         "claimRef cannot be removed: a node once given is never given again; delete its NodeRequest to release it"),
 )]
@@ -54,10 +57,11 @@ pub struct PoolNodeSpec {
     #[schemars(length(min = 1, max = 40))]
     #[x_kube(validation = rules::immutable("provider", INSTEAD))]
     pub provider: String,
-    /// The Pool it was booted for.
+    /// The Pool it was booted for; none for a server on which an image is made or tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::immutable("pool", INSTEAD))]
-    pub pool: String,
+    pub pool: Option<String>,
     /// The Provider's slot it holds.
     #[schemars(range(min = 0, max = 9999))]
     #[x_kube(validation = rules::immutable("slot", INSTEAD))]
@@ -85,7 +89,7 @@ pub struct PoolNodeSpec {
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = rules::immutable("templateHash", INSTEAD))]
     pub template_hash: String,
-    /// The NodeRequest it was given to; set once.
+    /// Whom it was given to; set once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claim_ref: Option<ClaimRef>,
     /// Keeps the server for a person to look at, whatever happens to its request.
@@ -108,10 +112,14 @@ pub struct PoolNodeSpec {
     pub launch_fence: LaunchFence,
 }
 
-/// The NodeRequest a node was given to.
+/// Whom a node was given to: a NodeRequest, or the ProviderImage that is made or tried on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimRef {
+    /// What has the node.
+    #[serde(default)]
+    #[x_kube(validation = rules::immutable("claimRef.kind", "a node is given once; claim another one"))]
+    pub kind: ClaimKind,
     /// The request's namespace.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::immutable("claimRef.namespace", "a node is given once; claim another one"))]
@@ -127,6 +135,16 @@ pub struct ClaimRef {
     /// What happens to the server when the request is gone.
     #[serde(default)]
     pub on_release: OnRelease,
+}
+
+/// What may have a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ClaimKind {
+    /// A demand of somebody.
+    #[default]
+    NodeRequest,
+    /// A version of an image, to be made on it or tried with it.
+    ProviderImage,
 }
 
 /// What happens to a server when its request is gone.
@@ -309,6 +327,18 @@ impl PoolNode {
     #[must_use]
     pub fn name_of_slot(provider: &str, slot: i32) -> String {
         format!("{provider}-{slot}")
+    }
+
+    /// The ProviderImage that is made or tried on it.
+    #[must_use]
+    pub fn image_claim(&self) -> Option<&ClaimRef> {
+        self.spec.claim_ref.as_ref().filter(|claim| claim.kind == ClaimKind::ProviderImage)
+    }
+
+    /// Whether an image is made on it: it boots what the image is made from, no version of it.
+    #[must_use]
+    pub fn is_build(&self) -> bool {
+        self.image_claim().is_some() && self.spec.provider_image.is_none()
     }
 
     /// Whether a port is made before its boot request.

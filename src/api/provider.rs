@@ -154,6 +154,18 @@ pub enum Interface {
     Admin,
 }
 
+impl Interface {
+    /// Its name, as a clouds.yaml has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Internal => "internal",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// Limits below the project's own quota.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

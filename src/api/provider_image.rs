@@ -36,10 +36,21 @@ const INSTEAD: &str = "a version is what it was made as; delete it, the DiskImag
     printcolumn(name = "Image-ID", type_ = "string", json_path = ".status.imageID"),
     printcolumn(name = "Server-ID", type_ = "string", json_path = ".status.serverID", priority = 1),
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
+    printcolumn(
+        name = "Progress",
+        type_ = "integer",
+        json_path = ".status.progress.percent",
+        priority = 1,
+        description = "Percent of the file that was read"
+    ),
     printcolumn(name = "Current", type_ = "boolean", json_path = ".status.current"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(validation = rules::same_presence("imageID", INSTEAD))]
+#[x_kube(
+    validation = rules::same_presence("imageID", INSTEAD),
+    validation = rules::same_presence("sourceHash", INSTEAD),
+    validation = rules::same_presence("digest", INSTEAD),
+)]
 pub struct ProviderImageSpec {
     /// The DiskImage it is a version of.
     #[schemars(length(min = 1, max = 63))]
@@ -61,6 +72,19 @@ pub struct ProviderImageSpec {
     /// Whether the image in the cloud is the operator's to delete; false for source `existing`.
     #[x_kube(validation = rules::immutable("managed", INSTEAD))]
     pub managed: bool,
+    /// Hash of the source it is made from; a DiskImage with another source makes a new version at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = rules::immutable("sourceHash", INSTEAD))]
+    pub source_hash: Option<String>,
+    /// The generation of the DiskImage it is made by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_image_generation: Option<i64>,
+    /// Digest of the file it is made from, such as `sha256:…`: source `url`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 160))]
+    #[x_kube(validation = rules::immutable("digest", INSTEAD))]
+    pub digest: Option<String>,
     /// Set to true to use this version no more; the version before becomes current at once.
     #[serde(default)]
     #[x_kube(validation = ("self || !oldSelf",
@@ -156,6 +180,13 @@ pub struct ProviderImageStatus {
     /// When it could first be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready_at: Option<Time>,
+    /// How much of it is in the cloud: source `url`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// The last lines that its build printed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8192))]
+    pub log: Option<String>,
     /// Why it failed or was rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<ImageFault>,
@@ -166,15 +197,48 @@ pub struct ProviderImageStatus {
     pub conditions: Vec<Condition>,
 }
 
+/// How much of a version is in the cloud.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Bytes of the file that were read.
+    #[schemars(range(min = 0))]
+    pub bytes: i64,
+    /// Bytes of the whole file, when its server tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub total_bytes: Option<i64>,
+    /// The one as a part of the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub percent: Option<i32>,
+}
+
 /// Why a version failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageFault {
+    /// One word: what to do about it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 128))]
+    pub reason: String,
     /// What happened, in words.
     #[schemars(length(max = 2048))]
     pub message: String,
+    /// The last lines of the console of the server on which it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8192))]
+    pub console: Option<String>,
 }
 
 impl ProviderImage {
+    /// Whether it is being made or tried: at most one version of an image in a Provider is (rule 9).
+    #[must_use]
+    pub fn in_flight(&self) -> bool {
+        self.metadata.deletion_timestamp.is_none()
+            && matches!(self.state(), ImageState::Building | ImageState::Uploading | ImageState::Validating)
+            && self.spec.managed
+    }
+
     /// The state, `Building` for a record that has no status yet.
     #[must_use]
     pub fn state(&self) -> ImageState {

@@ -24,6 +24,8 @@ pub enum Mark {
     DiskImage(Key),
     /// A ProviderImage.
     ProviderImage(Key),
+    /// Which versions of images begin now.
+    Builds,
     /// A node, by its uid.
     Node(String),
     /// Who gets what.
@@ -43,6 +45,7 @@ impl Mark {
             Self::Provider(_) => "Provider",
             Self::DiskImage(_) => "DiskImage",
             Self::ProviderImage(_) => "ProviderImage",
+            Self::Builds => "Builds",
             Self::Node(_) => "PoolNode",
             Self::Allocation => "Allocation",
             Self::Request(_) => "NodeRequest",
@@ -60,7 +63,7 @@ impl Mark {
             | Self::Request(key)
             | Self::Pool(key) => Some(key.to_string()),
             Self::Node(uid) => Some(uid.clone()),
-            Self::Allocation | Self::Figures => None,
+            Self::Builds | Self::Allocation | Self::Figures => None,
         }
     }
 }

@@ -148,6 +148,8 @@ pub struct Memory {
     pub pools: pool::Memory,
     /// Images.
     pub images: disk_image::Memory,
+    /// Versions of images that are made.
+    pub works: provider_image::work::Memory,
     /// Boots that wait to be told whether their image version may be used.
     pub versions: pool_node::Reads,
     /// Status writes under way, so that none is sent twice.
@@ -342,6 +344,7 @@ impl Engine {
             Mark::Provider(key) => provider::reconcile(self, &key),
             Mark::DiskImage(key) => disk_image::reconcile(self, &key),
             Mark::ProviderImage(key) => provider_image::reconcile(self, &key),
+            Mark::Builds => disk_image::pass(self),
             Mark::Node(uid) => pool_node::reconcile(self, &uid),
             Mark::Allocation => {
                 allocation::reconcile(self);

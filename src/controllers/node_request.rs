@@ -233,7 +233,7 @@ fn assign(request: &NodeRequest, claimed: &[Arc<PoolNode>]) -> Vec<AssignedNode>
     let mut assigned = Vec::new();
     for set in &request.spec.nodes {
         for number in 0..set.count {
-            let Some(at) = free.iter().position(|node| node.spec.pool == set.pool) else { break };
+            let Some(at) = free.iter().position(|node| node.spec.pool.as_ref() == Some(&set.pool)) else { break };
             let name = if set.count == 1 { set.name.clone() } else { format!("{}-{number}", set.name) };
             assigned.push(described(name, free.remove(at)));
         }

@@ -80,7 +80,8 @@ pub fn mark_later(engine: &mut Engine, key: Key) {
 
 /// Tells people on the pool what happened to one of its nodes.
 pub fn event(engine: &Engine, node: &PoolNode, reason: &str, message: &str) {
-    let Some(pool) = engine.pools.get(&Key::of(node).sibling(&node.spec.pool)) else { return };
+    let pool = node.spec.pool.as_ref().and_then(|pool| engine.pools.get(&Key::of(node).sibling(pool)));
+    let Some(pool) = pool else { return };
     let note = format!("{} on {}: {message}", node.metadata.name.as_deref().unwrap_or("?"), node.spec.provider);
     engine.setup.events.publish(&pool.object_ref(&()), Severity::Warning, reason, note);
 }
@@ -139,9 +140,7 @@ fn counts(engine: &Engine, key: &Key, pool: &Pool) -> PoolStatus {
             (offer.name.as_str(), launch.ok().map(|launch| launch.hash))
         })
         .collect();
-    for (_, node) in
-        engine.nodes.iter().filter(|(node, record)| node.namespace == key.namespace && *record.spec.pool == *key.name)
-    {
+    for (_, node) in engine.nodes.iter().filter(|(node, record)| is_of(key, node, record)) {
         status.total += 1;
         let wanted = hashes.get(node.spec.provider.as_str()).and_then(Option::as_deref);
         if wanted == Some(node.spec.template_hash.as_str()) && node.metadata.deletion_timestamp.is_none() {
@@ -150,6 +149,10 @@ fn counts(engine: &Engine, key: &Key, pool: &Pool) -> PoolStatus {
         *state_count(&mut status, node) += 1;
     }
     status
+}
+
+fn is_of(pool: &Key, node: &Key, record: &PoolNode) -> bool {
+    node.namespace == pool.namespace && record.spec.pool.as_deref() == Some(&*pool.name)
 }
 
 fn state_count<'a>(status: &'a mut PoolStatus, node: &PoolNode) -> &'a mut i32 {
@@ -210,8 +213,7 @@ fn unanswered<'a>(engine: &'a Engine, key: &Key) -> Option<(Timestamp, &'a str)>
         let answered = engine.connections.get(&key.sibling(&record.spec.provider))?.boot_answered;
         Some((later(runtime.sent.max(answered)?, ANSWERED_WITHIN), record.spec.provider.as_str()))
     };
-    let of_pool = |node: &Key, record: &PoolNode| node.namespace == key.namespace && *record.spec.pool == *key.name;
-    let nodes = engine.nodes.iter().filter(|(node, record)| of_pool(node, record));
+    let nodes = engine.nodes.iter().filter(|(node, record)| is_of(key, node, record));
     nodes.filter_map(|(_, record)| silent_since(record)).min()
 }
 
@@ -292,7 +294,7 @@ pub fn figures(engine: &Engine) {
         let labels = super::metrics::NodeLabels {
             namespace: key.namespace.to_string(),
             provider: node.spec.provider.clone(),
-            pool: node.spec.pool.clone(),
+            pool: node.spec.pool.clone().unwrap_or_default(),
             state: state.as_str(),
         };
         *counts.entry(labels).or_default() += 1;

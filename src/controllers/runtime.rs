@@ -16,8 +16,10 @@ use crate::plan::node::{Boot, Deletion, Fence, Probe};
 pub struct Creating {
     /// The Provider.
     pub provider: Key,
-    /// The Pool.
-    pub pool: Key,
+    /// The Pool; none for the server of an image.
+    pub pool: Option<Key>,
+    /// Who has it from the start: the uid of the ProviderImage that is made or tried on it.
+    pub claim: Option<String>,
     /// The slot.
     pub slot: u32,
     /// The template's hash.

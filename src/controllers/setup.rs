@@ -40,6 +40,12 @@ pub struct Setup {
     pub events: Events,
     /// How long a boot request that was not answered is searched for at least.
     pub settle_time: Duration,
+    /// How many versions of images may be in flight on one Provider, and in all.
+    pub builds_per_provider: u32,
+    /// See above.
+    pub builds: u32,
+    /// The container image that uploads what a build's pod leaves: the operator's own.
+    pub uploader_image: String,
     /// How clouds are listed.
     pub polling: PollSettings,
     /// Cancelled when the process must end; the controllers then return within a second.

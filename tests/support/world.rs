@@ -225,7 +225,7 @@ impl World {
     /// A pool's ready and unclaimed nodes, none of them on the way out.
     pub async fn ready_nodes(&self, pool: &str) -> Vec<PoolNode> {
         let mut nodes = self.nodes().await;
-        nodes.retain(|node| node.spec.pool == pool && is_idle(node));
+        nodes.retain(|node| node.spec.pool.as_deref() == Some(pool) && is_idle(node));
         nodes
     }
 
@@ -235,7 +235,7 @@ impl World {
     pub fn pool_ready<'a>(&'a self, pool: &'a str, count: usize) -> impl Future<Output = Vec<PoolNode>> + 'a {
         eventually(self.patience, move || async move {
             let mut nodes = self.nodes().await;
-            nodes.retain(|node| node.spec.pool == pool);
+            nodes.retain(|node| node.spec.pool.as_deref() == Some(pool));
             // The status follows within a second: whether something is on its way only the records tell.
             let settled = nodes.iter().all(|node| {
                 let stays = is_idle(node) || matches!(node.state(), NodeState::InUse | NodeState::Held);

@@ -168,7 +168,8 @@ impl Sky {
 
     pub async fn ready_within(&self, pool: &str, count: usize, deadline: Duration) -> Vec<PoolNode> {
         eventually(deadline, || async {
-            let nodes: Vec<PoolNode> = self.nodes().await.into_iter().filter(|node| node.spec.pool == pool).collect();
+            let nodes: Vec<PoolNode> =
+                self.nodes().await.into_iter().filter(|node| node.spec.pool.as_deref() == Some(pool)).collect();
             let ready = nodes.iter().filter(|node| is_ready(node)).count();
             if ready == count && nodes.len() == count {
                 return Ok(nodes);

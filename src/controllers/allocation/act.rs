@@ -10,10 +10,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
 use super::{Launch, Seen, cost, template};
-use crate::api::pool_node::ClaimRef;
+use crate::api::pool_node::{ClaimKind, ClaimRef};
 use crate::api::{
     ANNOTATION_HASH_VERSION, ANNOTATION_LAUNCHED_BY, FINALIZER_SERVER, LABEL_DISK_IMAGE, LABEL_POOL, LABEL_PROVIDER,
-    Pool, PoolNode, PoolNodeSpec,
+    PoolNode, PoolNodeSpec,
 };
 use crate::controllers::index::{Change, Key};
 use crate::controllers::records::{self, LaunchPermit, WriteError};
@@ -32,6 +32,7 @@ pub(super) fn perform(engine: &mut Engine, world: &World, seen: &Seen, step: &St
             let claim = ClaimRef {
                 namespace: key.namespace.to_string(),
                 name: key.name.to_string(),
+                kind: ClaimKind::NodeRequest,
                 uid: request.uid().unwrap_or_default(),
                 on_release: request.spec.on_release,
             };
@@ -47,13 +48,13 @@ pub(super) fn perform(engine: &mut Engine, world: &World, seen: &Seen, step: &St
 }
 
 fn create(engine: &mut Engine, world: &World, seen: &Seen, provider: usize, slot: u32, pool: usize) {
-    let (Some(provider), Some(pool_key)) = (seen.providers.get(provider), seen.pools.get(pool)) else { return };
-    let Some(record) = engine.pools.get(pool_key).cloned() else { return };
-    let Ok(launch) = template(engine, pool_key, &record, provider) else { return };
-    let Some(node) = new_node(engine, pool_key, &record, provider, slot, &launch) else { return };
+    let Some(provider) = seen.providers.get(provider) else { return };
+    let Some(launch) = launch(engine, seen, provider, pool) else { return };
+    let Some(node) = new_node(engine, provider, slot, &launch) else { return };
     let creating = Creating {
         provider: provider.clone(),
-        pool: pool_key.clone(),
+        pool: launch.pool.clone(),
+        claim: launch.claim.as_ref().map(|claim| claim.uid.clone()),
         slot,
         hash: launch.hash.clone(),
         resources: cost(&launch.flavor),
@@ -77,41 +78,40 @@ fn create(engine: &mut Engine, world: &World, seen: &Seen, provider: usize, slot
     });
 }
 
-fn new_node(
-    engine: &Engine,
-    pool: &Key,
-    record: &Pool,
-    provider: &Key,
-    slot: u32,
-    launch: &Launch,
-) -> Option<PoolNode> {
+/// What is booted for the pool at this position, or for the version of an image that stands there.
+fn launch(engine: &Engine, seen: &Seen, provider: &Key, pool: usize) -> Option<Launch> {
+    match seen.pools.get(pool) {
+        Some(key) => template(engine, key, engine.pools.get(key)?, provider).ok(),
+        None => seen.works.get(pool - seen.pools.len())?.launch.as_ref().ok().cloned(),
+    }
+}
+
+fn new_node(engine: &Engine, provider: &Key, slot: u32, launch: &Launch) -> Option<PoolNode> {
     let slot = i32::try_from(slot).ok()?;
     let spec = PoolNodeSpec {
         provider: provider.name.to_string(),
-        pool: pool.name.to_string(),
+        pool: launch.pool.as_ref().map(|pool| pool.name.to_string()),
         slot,
-        provider_image: Some(launch.version.name_any()),
+        provider_image: launch.version.clone(),
         image_id: launch.image_id.clone(),
         flavor: launch.flavor.name.clone(),
         flavor_id: launch.flavor.id.clone(),
         template_hash: launch.hash.clone(),
-        claim_ref: None,
+        claim_ref: launch.claim.clone(),
         hold: None,
         username: launch.login.username.clone(),
         port: launch.login.port,
-        probe: record.spec.readiness.probe,
+        probe: launch.probe,
         launch_fence: launch.fence,
     };
     let text = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let pool = launch.pool.as_ref().map(|pool| text(LABEL_POOL, &pool.name));
+    let image = [text(LABEL_PROVIDER, &provider.name), text(LABEL_DISK_IMAGE, &launch.disk_image)];
     let metadata = ObjectMeta {
         name: Some(PoolNode::name_of_slot(&provider.name, slot)),
         namespace: Some(provider.namespace.to_string()),
         finalizers: Some(vec![FINALIZER_SERVER.to_owned()]),
-        labels: Some(BTreeMap::from([
-            text(LABEL_POOL, &pool.name),
-            text(LABEL_PROVIDER, &provider.name),
-            text(LABEL_DISK_IMAGE, &record.spec.image),
-        ])),
+        labels: Some(pool.into_iter().chain(image).collect()),
         annotations: Some(BTreeMap::from([
             text(ANNOTATION_LAUNCHED_BY, &engine.setup.identity),
             text(ANNOTATION_HASH_VERSION, pool::HASH_VERSION),

@@ -3,6 +3,7 @@
 //! Never chooses anything itself: what is written here follows from [`crate::plan::allocation`] alone.
 
 mod act;
+mod image_work;
 
 use std::sync::{Arc, RwLockReadGuard};
 use std::time::Instant;
@@ -11,17 +12,17 @@ use foldhash::HashMap;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
+use self::image_work::Work;
 use super::index::Key;
 use super::provider::Connection;
 use super::provider::connection::{gate, stricter};
 use super::runtime::{Creating, NodeRuntime};
 use super::{Engine, Mark, pool};
 use crate::api::conditions::reason;
-use crate::api::pool::UpdateStrategy;
+use crate::api::pool::{Probe, UpdateStrategy};
+use crate::api::pool_node::ClaimRef;
 use crate::api::provider::LaunchFence;
-use crate::api::{
-    ANNOTATION_HASH_VERSION, DiskImage, NodeRequest, NodeState, Pool, PoolNode, Provider, ProviderImage, RequestState,
-};
+use crate::api::{ANNOTATION_HASH_VERSION, DiskImage, NodeRequest, NodeState, Pool, PoolNode, Provider, RequestState};
 use crate::cloud::view::View;
 use crate::cloud::{Flavor, ServerStatus};
 use crate::plan::allocation as plan;
@@ -36,6 +37,17 @@ pub struct Outcome {
     pub verdicts: HashMap<String, Verdict>,
     /// Why a pool is below `minReady` and nothing (more) is launched for it.
     pub blocked: HashMap<Key, Blocked>,
+    /// What a version of an image waits for, by uid.
+    pub images: HashMap<String, Blocked>,
+}
+
+/// Whose a claimed node is.
+#[derive(Clone, Copy, Debug)]
+struct Claimer {
+    /// Index into the world's requests.
+    request: usize,
+    /// Index into the world's pools, for what stands there as a pool of its own.
+    pool: Option<usize>,
 }
 
 /// The records behind a world's positions.
@@ -44,6 +56,8 @@ struct Seen {
     pools: Vec<Key>,
     nodes: Vec<Option<Arc<PoolNode>>>,
     requests: Vec<Arc<NodeRequest>>,
+    /// Versions of images that want servers: each stands behind the pools as a pool, behind the requests as a request.
+    works: Vec<Work>,
     /// When back-pressure changes by time alone.
     wake: Option<Timestamp>,
     /// Providers where something is on the move.
@@ -68,6 +82,7 @@ fn observe(engine: &Engine) -> (World, Seen) {
         pools: sorted(engine.pools.iter().map(|(key, _)| key)),
         nodes: Vec::new(),
         requests: Vec::new(),
+        works: image_work::wanted(engine),
         wake: None,
         moving: Vec::new(),
     };
@@ -77,8 +92,14 @@ fn observe(engine: &Engine) -> (World, Seen) {
     let settled = engine.memory.providers.values().filter_map(|memory| memory.met?.checked_add(SETTLE).ok());
     wake.extend(settled.filter(|at| *at > engine.now));
     let requests = waiting(engine);
-    let uids: HashMap<String, usize> =
-        requests.iter().enumerate().filter_map(|(at, request)| Some((request.uid()?, at))).collect();
+    let mut uids: HashMap<String, Claimer> = requests
+        .iter()
+        .enumerate()
+        .filter_map(|(at, request)| Some((request.uid()?, Claimer { request: at, pool: None })))
+        .collect();
+    for (at, work) in seen.works.iter().enumerate() {
+        uids.insert(work.uid.clone(), Claimer { request: requests.len() + at, pool: Some(seen.pools.len() + at) });
+    }
     let mut world = World {
         now: engine.now,
         providers: seen
@@ -90,10 +111,16 @@ fn observe(engine: &Engine) -> (World, Seen) {
             .pools
             .iter()
             .filter_map(|key| Some(one_pool(engine, key, engine.pools.get(key)?, &providers, &mut wake)))
+            .chain(seen.works.iter().map(|work| work.pool(engine, &providers)))
             .collect(),
         nodes: Vec::with_capacity(engine.nodes.len() + engine.creating.len()),
-        requests: requests.iter().map(|request| one_request(request, &pools)).collect(),
+        requests: requests
+            .iter()
+            .map(|request| one_request(request, &pools))
+            .chain((seen.pools.len()..).zip(&seen.works).map(|(pool, work)| work.request(pool)))
+            .collect(),
     };
+    wake.extend(seen.works.iter().filter_map(|work| work.wake(engine)));
     let mut moving = vec![false; seen.providers.len()];
     let mut nodes = Vec::with_capacity(engine.nodes.len());
     let places = places(engine, &seen.providers);
@@ -111,7 +138,7 @@ fn observe(engine: &Engine) -> (World, Seen) {
     for (key, creating) in &engine.creating {
         let Some(&at) = providers.get(&creating.provider) else { continue };
         if engine.nodes.get(key).is_none() {
-            world.nodes.push(one_creating(creating, at, &pools, engine.now));
+            world.nodes.push(one_creating(creating, at, &pools, &uids, engine.now));
             nodes.push(None);
         }
     }
@@ -253,12 +280,21 @@ const fn cost(flavor: &Flavor) -> Resources {
     Resources { cores: flavor.resources.cores, ram_mib: flavor.resources.ram_mib }
 }
 
-/// What a pool boots on one provider.
+/// What a pool boots on one provider, or a version of an image to be made or tried.
+#[derive(Clone)]
 pub struct Launch {
-    /// The version of the image.
-    pub version: Arc<ProviderImage>,
-    /// Its id in the cloud.
+    /// The pool it is for.
+    pub pool: Option<Key>,
+    /// What has it from the start.
+    pub claim: Option<ClaimRef>,
+    /// The DiskImage.
+    pub disk_image: String,
+    /// The version of the image; none for what a version is made from.
+    pub version: Option<String>,
+    /// The image's id in the cloud.
     pub image_id: String,
+    /// What must answer.
+    pub probe: Probe,
     /// The flavor.
     pub flavor: Flavor,
     /// How nodes of it are logged into.
@@ -304,7 +340,18 @@ pub fn template(engine: &Engine, key: &Key, record: &Pool, provider: &Key) -> Re
     })?;
     let login = disk_image.spec.login.clone();
     let hash = super::pool::hash(record, spec, &image_id, &flavor.id, &login);
-    Ok(Launch { version, image_id, flavor, login, fence: spec.spec.launch_fence, hash })
+    Ok(Launch {
+        pool: Some(key.clone()),
+        claim: None,
+        disk_image: record.spec.image.clone(),
+        version: Some(version.name_any()),
+        image_id,
+        probe: record.spec.readiness.probe,
+        flavor,
+        login,
+        fence: spec.spec.launch_fence,
+        hash,
+    })
 }
 
 /// A Provider, as far as each of its nodes asks: looked up once a pass, since a pass looks at every node.
@@ -335,14 +382,16 @@ fn one_node(
     record: &Arc<PoolNode>,
     place: &Place<'_>,
     pools: &Named<'_, usize>,
-    requests: &HashMap<String, usize>,
+    claimers: &HashMap<String, Claimer>,
     world: &[plan::Pool],
 ) -> plan::Node {
     let uid = record.metadata.uid.as_deref().unwrap_or_default();
     let runtime = engine.runtime.get(uid);
     let claim = record.spec.claim_ref.as_ref().map(|claim| claim.uid.as_str()).or_else(|| runtime?.claiming.as_deref());
     let provider = place.provider;
-    let pool = pools.get(&(&*key.namespace, record.spec.pool.as_str())).copied();
+    let claimer = claim.and_then(|uid| claimers.get(uid));
+    let pool = record.spec.pool.as_deref().and_then(|pool| pools.get(&(&*key.namespace, pool)).copied());
+    let pool = pool.or_else(|| claimer?.pool);
     // Nobody has the right to boot it, so it will never be of use: it only holds its slot.
     let hopeless = |runtime: &NodeRuntime| runtime.permit.is_none() && runtime.boot == Boot::Never;
     let condemned = record.metadata.deletion_timestamp.is_some()
@@ -363,7 +412,7 @@ fn one_node(
         pool,
         slot: u32::try_from(record.spec.slot).unwrap_or(u32::MAX),
         state,
-        request: claim.and_then(|uid| requests.get(uid).copied()),
+        request: claimer.map(|claimer| claimer.request),
         hash: comparable_hash(record, pool.and_then(|pool| world.get(pool)), provider),
         created: record.creation_timestamp().map_or(engine.now, |time| time.0),
         ready_since: record.status.as_ref().and_then(|status| status.ready_at.as_ref()).map(|time| time.0),
@@ -388,11 +437,21 @@ fn comparable_hash(record: &PoolNode, pool: Option<&plan::Pool>, provider: usize
     comparable.map_or_else(|| record.spec.template_hash.as_str().into(), Arc::clone)
 }
 
-fn one_creating(creating: &Creating, provider: usize, pools: &HashMap<&Key, usize>, now: Timestamp) -> plan::Node {
+fn one_creating(
+    creating: &Creating,
+    provider: usize,
+    pools: &HashMap<&Key, usize>,
+    claimers: &HashMap<String, Claimer>,
+    now: Timestamp,
+) -> plan::Node {
+    let pool = || match (&creating.pool, &creating.claim) {
+        (Some(pool), _) => pools.get(pool).copied(),
+        (None, claim) => claimers.get(claim.as_ref()?)?.pool,
+    };
     plan::Node {
         provider,
         // A name that is taken by a record we cannot see belongs to no pool that we know.
-        pool: if creating.taken { None } else { pools.get(&creating.pool).copied() },
+        pool: if creating.taken { None } else { pool() },
         slot: creating.slot,
         state: if creating.taken { plan::NodeState::Leaving } else { plan::NodeState::Creating },
         request: None,
@@ -432,10 +491,12 @@ fn report(engine: &mut Engine, seen: &Seen, plan: plan::Plan) {
     for (key, moving) in seen.providers.iter().zip(&seen.moving) {
         engine.connections.get(key).into_iter().for_each(|connection| connection.moving(*moving));
     }
+    let mut of_requests = plan.verdicts;
+    let plan_of_works = of_requests.split_off(seen.requests.len().min(of_requests.len()));
     let verdicts: HashMap<String, Verdict> = seen
         .requests
         .iter()
-        .zip(plan.verdicts)
+        .zip(of_requests)
         .filter_map(|(request, verdict)| Some((request.uid()?, verdict?)))
         .collect();
     for request in &seen.requests {
@@ -451,6 +512,8 @@ fn report(engine: &mut Engine, seen: &Seen, plan: plan::Plan) {
             pool::mark_later(engine, key.clone());
         }
     }
+    let images = image_work::waiting(&seen.works, plan_of_works);
+    image_work::tell(engine, &seen.works, &images);
     engine.memory.fairness = plan.fairness;
-    engine.memory.allocation = Outcome { verdicts, blocked };
+    engine.memory.allocation = Outcome { verdicts, blocked, images };
 }

@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::super::runtime::NodeRuntime;
-use super::super::{Engine, Mark, records};
+use super::super::{Engine, Mark, provider_image, records};
 use super::{Key, fence, launch, probing, report};
 use crate::api::{FINALIZER_SERVER, PoolNode};
 use crate::cloud::{Cloud, CloudError, ErrorClass};
@@ -316,7 +316,8 @@ fn free(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     let floating = engine.providers.get(&provider).is_some_and(|provider| provider.spec.floating_ip.is_some());
     let booted =
         engine.runtime.get(uid).is_some_and(|runtime| runtime.server_id.is_some() || runtime.boot == Boot::Unclear);
-    let parts = Parts { floating_ips: floating && booted, port: fence::left(engine, node, uid) };
+    let key_pair = provider_image::key_pair_name(engine, node);
+    let parts = Parts { floating_ips: floating && booted, port: fence::left(engine, node, uid), key_pair };
     let cloud = engine.connection_of(node).filter(|_| parts.any()).map(super::provider::Connection::cloud);
     let server = engine.runtime.get(uid).and_then(|runtime| runtime.server_id.clone());
     if let Some(server) = server {
@@ -335,11 +336,12 @@ fn free(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
 struct Parts {
     floating_ips: bool,
     port: Option<fence::Left>,
+    key_pair: Option<String>,
 }
 
 impl Parts {
     const fn any(&self) -> bool {
-        self.floating_ips || self.port.is_some()
+        self.floating_ips || self.port.is_some() || self.key_pair.is_some()
     }
 
     /// One that cannot be deleted now carries our mark: the collector finds it, and the slot is not held for it.
@@ -353,6 +355,11 @@ impl Parts {
             && let Err(error) = fence::remove(cloud, port).await
         {
             tracing::warn!(record, %error, "port not deleted; it is left to the collector");
+        }
+        if let Some(name) = &self.key_pair
+            && let Err(error) = cloud.delete_key_pair(name).await
+        {
+            tracing::warn!(record, %error, "key pair not deleted; it is left to the collector");
         }
     }
 }

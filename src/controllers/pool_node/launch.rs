@@ -9,13 +9,14 @@ use secrecy::SecretString;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::super::provider_image::{self, KeyPair};
 use super::super::records::{self, LaunchPermit};
 use super::super::runtime::MadePort;
 use super::super::{Engine, Mark};
 use super::{Boot, Fence, Key, versions};
-use crate::api::PoolNode;
 use crate::api::conditions::reason;
 use crate::api::pool::UserDataSecretRef;
+use crate::api::{Pool, PoolNode};
 use crate::cloud::{BootRequest, Cloud, CloudError, ErrorClass};
 
 /// How a boot request ended.
@@ -54,17 +55,15 @@ pub fn boot(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
         runtime.sent = Some(now);
     });
     let client = engine.setup.client.clone();
-    let user_data = engine
-        .pools
-        .get(&Key::of(&**node).sibling(&node.spec.pool))
-        .and_then(|pool| pool.spec.user_data_secret_ref.clone());
+    let user_data = template_of(engine, node).and_then(|pool| pool.spec.user_data_secret_ref.clone());
+    let key_pair = provider_image::key_pair(engine, node);
     // Rule 8: no boot that starts after a rejection was written uses the version, so the API server is asked now.
     let version = node.spec.provider_image.as_ref().map(|name| versions::ask(engine, Key::of(&**node).sibling(name)));
     let node = Arc::clone(node);
     engine.spawn(async move {
         let mut port = MadePort::None;
         let outcome = match usable(version).await {
-            Ok(()) => send(&client, cloud, &node, request, user_data, permit, &mut port).await,
+            Ok(()) => send(&client, cloud, &node, request, (user_data, key_pair), permit, &mut port).await,
             Err(why) => Outcome::NotSent(why),
         };
         move |engine: &mut Engine| booted(engine, &node, outcome, port)
@@ -87,7 +86,7 @@ async fn send(
     cloud: Arc<dyn Cloud>,
     node: &PoolNode,
     mut request: BootRequest,
-    user_data: Option<UserDataSecretRef>,
+    (user_data, key_pair): (Option<UserDataSecretRef>, Option<KeyPair>),
     permit: LaunchPermit,
     port: &mut MadePort,
 ) -> Outcome {
@@ -101,6 +100,12 @@ async fn send(
     // Asked again when the request's turn has come.
     if !(request.may_still)() {
         return Outcome::NotSent("this replica does not lead any more, or the right to boot has ended".to_owned());
+    }
+    if let Some(pair) = key_pair {
+        if let Err(error) = cloud.create_key_pair(&pair.name, &pair.public_key).await {
+            return Outcome::Failed(not_booted(error));
+        }
+        request.key_name = Some(pair.name);
     }
     if node.is_fenced()
         && let Err(error) = fence(&*cloud, &mut request, port).await
@@ -123,12 +128,18 @@ async fn fence(cloud: &dyn Cloud, request: &mut BootRequest, port: &mut MadePort
             request.port = Some(id);
             Ok(())
         }
-        Err(error) if error.class == ErrorClass::Unclear => {
-            *port = MadePort::Unknown;
-            Err(CloudError { class: ErrorClass::Unavailable, ..error })
+        Err(error) => {
+            if error.class == ErrorClass::Unclear {
+                *port = MadePort::Unknown;
+            }
+            Err(not_booted(error))
         }
-        Err(error) => Err(error),
     }
+}
+
+/// What was asked for before the boot request failed, however that was: nothing was booted.
+fn not_booted(error: CloudError) -> CloudError {
+    if error.class == ErrorClass::Unclear { CloudError { class: ErrorClass::Unavailable, ..error } } else { error }
 }
 
 async fn read_user_data(client: &Client, namespace: &str, wanted: &UserDataSecretRef) -> Result<SecretString, Outcome> {
@@ -151,10 +162,18 @@ const fn invalid(message: String) -> CloudError {
     CloudError { class: ErrorClass::Invalid, call: "userDataSecretRef", message, retry_after: None, request_id: None }
 }
 
+/// The pool that a node is booted like: its own, or for a trial one that uses the image.
+fn template_of<'a>(engine: &'a Engine, node: &PoolNode) -> Option<&'a Arc<Pool>> {
+    super::pool_of(engine, node).or_else(|| provider_image::tried_as(engine, node))
+}
+
 fn request(engine: &Engine, node: &PoolNode, permit: &LaunchPermit) -> Option<(Arc<dyn Cloud>, BootRequest)> {
     let key = Key::of(node);
     let provider = engine.providers.get(&key.sibling(&node.spec.provider))?;
-    let pool = engine.pools.get(&key.sibling(&node.spec.pool))?;
+    let pool = template_of(engine, node);
+    if node.spec.pool.is_some() && pool.is_none() {
+        return None;
+    }
     let connection = engine.connection_of(node)?;
     let zones = &provider.spec.availability_zones;
     let zone = usize::try_from(node.spec.slot).ok().and_then(|slot| zones.get(slot % zones.len().max(1)));
@@ -173,7 +192,7 @@ fn request(engine: &Engine, node: &PoolNode, permit: &LaunchPermit) -> Option<(A
         key_name: provider.spec.key_pair.clone(),
         config_drive: provider.spec.config_drive,
         user_data: None,
-        metadata: pool.spec.metadata.clone(),
+        metadata: pool.map(|pool| pool.spec.metadata.clone()).unwrap_or_default(),
         port: None,
         may_still: Arc::new(move || guard.is_current() && Instant::now() < until && !rejected.holds(version.as_ref())),
     };
@@ -207,14 +226,7 @@ fn booted(engine: &mut Engine, node: &Arc<PoolNode>, outcome: Outcome, port: Mad
         }
         Outcome::NotSent(why) => {
             tracing::warn!(node = %Key::of(&**node), why, "boot request not sent");
-            engine.memory.pools.note_failure(
-                &Key::of(&**node).sibling(&node.spec.pool),
-                node,
-                reason::TRANSIENT_ERROR,
-                &why,
-                None,
-                now,
-            );
+            super::note_failure(engine, node, reason::TRANSIENT_ERROR, &why, None, now);
             set(engine, &uid, |runtime| runtime.boot = Boot::Never);
         }
         Outcome::NotPossible(error) => {
@@ -227,7 +239,7 @@ fn booted(engine: &mut Engine, node: &Arc<PoolNode>, outcome: Outcome, port: Mad
         Outcome::Failed(error) => refused(engine, node, &uid, error, now),
     }
     // It tells of requests that are not answered.
-    engine.mark_within(super::super::provider::REPORT_EVERY, Mark::Pool(Key::of(&**node).sibling(&node.spec.pool)));
+    super::mark_pool(engine, node);
     engine.mark(Mark::Node(uid));
     engine.mark(Mark::Allocation);
 }

@@ -11,6 +11,7 @@ mod probing;
 mod report;
 mod versions;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -18,9 +19,9 @@ use kube::ResourceExt;
 
 use super::index::{Change, Key};
 use super::runtime::NodeRuntime;
-use super::{Engine, Mark, pool, provider};
-use crate::api::pool_node::OnRelease;
-use crate::api::{ANNOTATION_LAUNCHED_BY, NodeRequest, NodeState, PoolNode, RequestState};
+use super::{Engine, Mark, pool, provider, provider_image};
+use crate::api::pool_node::{ClaimKind, OnRelease};
+use crate::api::{ANNOTATION_LAUNCHED_BY, NodeRequest, NodeState, Pool, PoolNode, RequestState};
 use crate::cloud::{Server, ServerStatus};
 use crate::plan;
 use crate::plan::node::{Boot, Claim, Decision, Fence, Hold, Observation, Probe, Sighting, State, Status};
@@ -40,7 +41,7 @@ pub fn changed(engine: &mut Engine, change: &Change<PoolNode>) {
         Change::Updated(node, _) => {
             let Some(uid) = node.uid() else { return };
             meet(engine, node, &uid);
-            if let Some(claim) = &node.spec.claim_ref {
+            if let Some(claim) = node.spec.claim_ref.as_ref().filter(|claim| claim.kind == ClaimKind::NodeRequest) {
                 engine.claims.entry(claim.uid.clone()).or_default().insert(Key::of(&**node));
                 let name = Key::new(&claim.namespace, &claim.name);
                 engine.claimed_names.entry(name).or_default().insert(claim.uid.clone());
@@ -83,11 +84,43 @@ fn forget_claim(engine: &mut Engine, node: &PoolNode) {
 fn mark_neighbours(engine: &mut Engine, node: &PoolNode) {
     let key = Key::of(node);
     engine.mark(Mark::Allocation);
-    pool::mark_later(engine, key.sibling(&node.spec.pool));
+    mark_pool(engine, node);
     provider::mark_later(engine, key.sibling(&node.spec.provider));
     if let Some(claim) = &node.spec.claim_ref {
-        engine.mark(Mark::Request(Key::new(&claim.namespace, &claim.name)));
+        let claimer = Key::new(&claim.namespace, &claim.name);
+        engine.mark(match claim.kind {
+            ClaimKind::NodeRequest => Mark::Request(claimer),
+            ClaimKind::ProviderImage => Mark::ProviderImage(claimer),
+        });
     }
+}
+
+/// The counts of its pool changed.
+fn mark_pool(engine: &mut Engine, node: &PoolNode) {
+    if let Some(pool) = &node.spec.pool {
+        pool::mark_later(engine, Key::of(node).sibling(pool));
+    }
+}
+
+/// A launch failed: told on the pool it was for.
+fn note_failure(
+    engine: &mut Engine,
+    node: &PoolNode,
+    reason: &str,
+    message: &str,
+    console: Option<String>,
+    now: Timestamp,
+) {
+    if let Some(pool) = &node.spec.pool {
+        let pool = Key::of(node).sibling(pool);
+        engine.memory.pools.note_failure(&pool, node, reason, message, console, now);
+        engine.mark(Mark::Pool(pool));
+    }
+}
+
+/// The pool that a node was booted for.
+fn pool_of<'a>(engine: &'a Engine, node: &PoolNode) -> Option<&'a Arc<Pool>> {
+    engine.pools.get(&Key::of(node).sibling(node.spec.pool.as_ref()?))
 }
 
 /// First sight of a record: who may have booted it?
@@ -215,7 +248,7 @@ fn observe(engine: &Engine, node: &PoolNode, uid: &str) -> Option<Observation> {
 
 /// Spread over the interval by uid, so that nodes that became ready together are not probed together.
 fn first_recheck(engine: &Engine, node: &PoolNode, uid: &str) -> Option<Timestamp> {
-    let pool = engine.pools.get(&Key::of(node).sibling(&node.spec.pool))?;
+    let pool = pool_of(engine, node)?;
     let every = pool.spec.readiness.recheck.as_std();
     let ready = node.status.as_ref()?.ready_at.as_ref()?.0;
     if every.is_zero() || node.spec.probe == crate::api::pool::Probe::None {
@@ -267,6 +300,9 @@ fn status(server: &Server, runtime: &NodeRuntime, now: Timestamp) -> Status {
 /// than our watch, so it is asked for by name once before its nodes are released.
 fn standing(engine: &Engine, node: &PoolNode) -> Claim {
     let Some(claim) = &node.spec.claim_ref else { return Claim::None };
+    if claim.kind == ClaimKind::ProviderImage {
+        return if provider_image::needs(engine, node, claim) { Claim::Live } else { Claim::Released };
+    }
     let key = Key::new(&claim.namespace, &claim.name);
     let live = engine.requests.get(&key).filter(|request| request.uid().as_deref() == Some(&claim.uid));
     let ended = match live {

@@ -153,7 +153,7 @@ fn probed(engine: &mut Engine, uid: &str, recheck: bool, answer: Result<Vec<Stri
 
 fn next_recheck(engine: &Engine, uid: &str) -> Option<Timestamp> {
     let node = engine.nodes.get(&engine.runtime.get(uid)?.key)?;
-    let every = engine.pools.get(&Key::of(&**node).sibling(&node.spec.pool))?.spec.readiness.recheck.as_std();
+    let every = super::pool_of(engine, node)?.spec.readiness.recheck.as_std();
     (!every.is_zero() && node.spec.probe != ProbeKind::None).then_some(())?;
     engine.now.checked_add(SignedDuration::try_from(every).ok()?).ok()
 }

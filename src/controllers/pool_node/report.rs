@@ -9,6 +9,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::super::Engine;
+use super::super::provider_image;
 use super::super::records::{self, WriteError};
 use super::act::{reason_of, write};
 use super::{Key, act, advice};
@@ -126,8 +127,12 @@ fn described(ip: IpAddr, floating: bool) -> Value {
 fn launch_ended(engine: &mut Engine, node: &PoolNode, result: &'static str, good: Option<bool>) {
     let key = Key::of(node);
     let took = node.creation_timestamp().and_then(|made| Duration::try_from(engine.now.duration_since(made.0)).ok());
-    engine.setup.metrics.launch(&key.namespace, &node.spec.provider, &node.spec.pool, result, took.unwrap_or_default());
+    let pool = node.spec.pool.as_deref().unwrap_or_default();
+    engine.setup.metrics.launch(&key.namespace, &node.spec.provider, pool, result, took.unwrap_or_default());
     let now = engine.now;
+    if let Some(good) = good {
+        provider_image::launch_ended(engine, node, good);
+    }
     if let (Some(good), Some(connection)) = (good, engine.connections.get_mut(&key.sibling(&node.spec.provider))) {
         connection.launch_ended(&node.spec.template_hash, good, now);
     }
@@ -238,10 +243,11 @@ pub fn failed(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, failure: Fai
         status["fault"] = json!({ "message": message, "console": console });
         let node = Arc::clone(&seen);
         report(Box::new(move |engine: &mut Engine| {
-            let pool = Key::of(&*node).sibling(&node.spec.pool);
-            engine.memory.pools.note_failure(&pool, &node, reason, &message, console, now);
+            if good == Some(false) {
+                provider_image::launch_failed(engine, &node, reason, &message, console.as_deref());
+            }
+            super::note_failure(engine, &node, reason, &message, console, now);
             super::super::pool::event(engine, &node, reason, &message);
-            engine.mark(super::super::Mark::Pool(pool));
         }));
         turns::usual(|| records::patch_status(&client, &*seen, status)).await
     });

@@ -152,11 +152,15 @@ fn with_ours(provider: &Provider) -> Vec<String> {
     provider.finalizers().iter().cloned().chain([FINALIZER_DRAIN.to_owned()]).collect()
 }
 
-/// Whether any record holds a slot here, or the cloud still shows a server of ours.
+/// Whether any record holds a slot here, the cloud still shows a server of ours, or a version of an image is there that
+/// we made.
 fn in_use(engine: &Engine, key: &Key) -> bool {
     let recorded =
         engine.nodes.iter().any(|(node, record)| node.namespace == key.namespace && *record.spec.provider == *key.name);
     let creating = engine.creating.values().any(|creating| creating.provider == *key);
     let shown = engine.connections.get(key).is_some_and(|connection| !connection.ours().is_empty());
-    recorded || creating || shown
+    let images = engine.provider_images.iter().any(|(image, record)| {
+        image.namespace == key.namespace && *record.spec.provider == *key.name && record.spec.managed
+    });
+    recorded || creating || shown || images
 }

@@ -35,6 +35,7 @@ Admin API (JSON, no token; docs/simulator.md has every field and fault):
   POST   /simulator/servers/ID                  {\"status\": \"ERROR\", \"message\": \"...\", \"ssh\": \"never\"}: changes one
   DELETE /simulator/servers[/ID]                gone at once, one or all
   POST   /simulator/purge                       forgets deleted servers (changes-since shows them no more)
+  GET    /simulator/images                      images as the cloud knows them, newest first
   POST   /simulator/images[/ID]                 makes or changes an image, its status too
   DELETE /simulator/images/ID
   POST   /simulator/ports, /simulator/floating-ips   {\"tags\": [], \"description\": \"\", \"deviceId\": \"\", \"age\": \"1h\"}

@@ -33,6 +33,7 @@ pub(super) fn dispatch(world: &mut World, request: &Request, path: &[&str], now:
             gone.iter().for_each(|seq| world.compute.servers.purge(*seq));
             Ok(Reply::json(200, &json!({"purged": gone.len()})))
         }
+        ("GET", ["images"]) => Ok(list_images(world)),
         ("POST", ["images"]) => add_image(world, read(request)?, now),
         ("POST", ["images", id]) => change_image(world, id, read(request)?, now),
         ("DELETE", ["images", id]) => {
@@ -66,6 +67,20 @@ fn ago(now: Timestamp, age: Wait) -> Timestamp {
 
 fn deleted(world: &World) -> impl Iterator<Item = &Server> {
     world.compute.servers.all().filter(|server| server.state == State::Deleted)
+}
+
+fn list_images(world: &World) -> Reply {
+    let shown: Vec<Value> = world
+        .images
+        .newest_first()
+        .map(|image| {
+            json!({
+                "id": image.id, "name": image.name, "status": image.status.word(), "protected": image.protected,
+                "size": image.data.as_ref().map(|data| data.size), "properties": image.properties, "tags": image.tags,
+            })
+        })
+        .collect();
+    Reply::json(200, &json!({"images": shown}))
 }
 
 fn list_servers(world: &World, request: &Request) -> Reply {
