@@ -486,20 +486,20 @@ fn wrong_images(scene: &Scene) -> Vec<Row> {
             healed: ("DiskImage", id, condition),
         }
     };
-    let source = |name, source: Value, says: &str| {
-        wrong(name, "Available", "good", json!({"source": source}), "InvalidConfiguration", says)
+    let source = |name, source: Value, reason, says: &str| {
+        wrong(name, "Available", "good", json!({"source": source}), reason, says)
     };
     let existing = |name, selector: Value, says: &str| {
         wrong(name, "Available", "good", json!({"source": {"existing": selector}}), "ImageNotFound", says)
     };
-    let snapshot = json!({"snapshot": {
-        "baseImage": {"name": "debian-13"}, "flavor": {"name": "small"}, "login": {"username": "debian"}, "setup": "true",
-    }});
+    let snapshot = |base: &str, login: Value| json!({"snapshot": {"baseImage": {"name": base}, "flavor": {"name": "small"}, "login": login, "setup": "true"}});
+    let (user, key) =
+        (json!({"username": "debian"}), json!({"username": "debian", "privateKeySecretRef": {"name": "nowhere"}}));
     let digest = "0".repeat(64);
-    let url = json!({"url": {
-        "url": "https://example.org/x.qcow2", "checksum": {"algorithm": "sha256", "value": digest}, "format": "qcow2",
-    }});
-    let job = json!({"job": {"template": {"spec": {"containers": [{"name": "build", "image": "x"}]}}, "output": "/x/image.qcow2", "format": "qcow2"}});
+    // Nothing listens on the port of the discard service.
+    let url = json!({"url": {"url": "http://127.0.0.1:9/x.raw", "checksum": {"value": digest}, "format": "raw"}});
+    let template = json!({"spec": {"containers": [{"name": "build", "image": 7}]}});
+    let job = json!({"job": {"template": template, "output": "/x/image.raw", "format": "raw"}});
     let refresh = |name, refresh: Value, says: &str| {
         wrong(name, "UpToDate", "good", json!({"refresh": refresh}), "InvalidConfiguration", says)
     };
@@ -522,9 +522,15 @@ fn wrong_images(scene: &Scene) -> Vec<Row> {
             json!({"id": "11111111-2222-3333-4444-555555555555"}),
             "no active image with the id 11111111-2222-3333-4444-555555555555; correct spec.source.existing",
         ),
-        source("snapshots come later", snapshot, "write spec.source.existing"),
-        source("downloads come later", url, "write spec.source.existing"),
-        source("jobs come later", job, "write spec.source.existing"),
+        source(
+            "base image is unknown",
+            snapshot("debian-99", user),
+            "ImageNotFound",
+            "no active image named debian-99; correct spec.source.snapshot.baseImage",
+        ),
+        source("build key is missing", snapshot("debian-13", key), "BuildFailed", "create the Secret nowhere"),
+        source("file is nowhere", url, "BuildFailed", "127.0.0.1"),
+        source("pod template is none", job, "BuildFailed", "spec.source.job.template is no pod template"),
         refresh(
             "schedule never comes",
             json!({"schedule": "0 0 31 2 *"}),

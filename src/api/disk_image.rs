@@ -435,10 +435,11 @@ pub struct ImageFailure {
 }
 
 impl DiskImage {
-    /// The value of the annotation by which somebody asks for a new version now.
+    /// The value of the annotation by which somebody asks for a new version now, as much of it as the status holds.
     #[must_use]
     pub fn rebuild_requested(&self) -> Option<&str> {
-        self.metadata.annotations.as_ref()?.get(super::ANNOTATION_REBUILD).map(String::as_str)
+        let text = self.metadata.annotations.as_ref()?.get(super::ANNOTATION_REBUILD)?;
+        Some(&text[..text.floor_char_boundary(256)])
     }
 }
 

@@ -79,6 +79,7 @@ pub struct ProviderImageSpec {
     pub source_hash: Option<String>,
     /// The generation of the DiskImage it is made by.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub disk_image_generation: Option<i64>,
     /// Digest of the file it is made from, such as `sha256:…`: source `url`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -177,6 +178,9 @@ pub struct ProviderImageStatus {
     /// Whether new nodes boot from this version.
     #[serde(default)]
     pub current: bool,
+    /// When the cloud had all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub made_at: Option<Time>,
     /// When it could first be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready_at: Option<Time>,

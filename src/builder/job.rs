@@ -230,7 +230,7 @@ async fn prepare(target: &JobTarget, format: &'static str) -> Result<Target, Fai
     let image = NewImage { name, ownership, disk_format: format, properties };
     let image_id = create(&*cloud, &image).await?;
     info!(provider = target.provider, image = image_id, name = image.name, "made an empty image");
-    Ok(Target { name: target.provider.clone(), cloud, image_id })
+    Ok(Target { name: target.provider.clone(), cloud, image_id, unwanted: CancellationToken::new() })
 }
 
 async fn connect(target: &JobTarget) -> Result<OpenStack, Failure> {

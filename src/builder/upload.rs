@@ -12,6 +12,7 @@ use futures::future::{Shared, join_all};
 use futures::{FutureExt, StreamExt, stream};
 use reqwest::Url;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::checksum::{self, Algorithm, Digest};
 use super::fan_out::{Branch, Fate, Poured, fan_out};
@@ -55,6 +56,8 @@ pub struct Target {
     pub cloud: Arc<dyn Cloud>,
     /// The image's id there.
     pub image_id: String,
+    /// Nobody wants it any more: nothing more is sent.
+    pub unwanted: CancellationToken,
 }
 
 /// How far the source was read.
@@ -230,7 +233,13 @@ async fn fill(
     active_within: Duration,
 ) -> Result<u64, UploadError> {
     let leave = branch.leave();
-    let sending = target.cloud.upload_image(&target.image_id, Box::pin(branch)).inspect(|_| leave.cancel());
+    let sending = async {
+        tokio::select! {
+            sent = target.cloud.upload_image(&target.image_id, Box::pin(branch)) => sent,
+            () = target.unwanted.cancelled() => Err(given_up()),
+        }
+    }
+    .inspect(|_| leave.cancel());
     // Whoever is polled drives the source for all.
     let (sent, poured) = tokio::join!(sending, poured);
     let fate = poured.fates.get(place).copied().unwrap_or(Fate::Left);
@@ -246,6 +255,16 @@ async fn fill(
     let bytes = poured.outcome.clone()?;
     active(target, bytes, active_within, unclear).await?;
     Ok(bytes)
+}
+
+fn given_up() -> CloudError {
+    CloudError {
+        class: ErrorClass::Unclear,
+        call: "image upload-image",
+        message: "given up: nobody wants the image any more".to_owned(),
+        retry_after: None,
+        request_id: None,
+    }
 }
 
 /// The source's error, or the cloud's own when there is none.

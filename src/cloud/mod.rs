@@ -59,7 +59,9 @@ pub enum ServerStatus {
     SoftDeleted,
     /// The cloud cannot say (a cell is down): never taken for gone.
     Unknown,
-    /// Anything else (SHUTOFF, PAUSED, …): exists, does not serve.
+    /// Shut down (`SHUTOFF`), and nothing is being done to it.
+    Stopped,
+    /// Anything else (PAUSED, REBOOT, …): exists, does not serve.
     Other,
 }
 

@@ -19,7 +19,7 @@ use super::provider::Connection;
 use super::{Engine, Mark};
 use crate::api::conditions::reason;
 use crate::api::provider::{LeakKind, LeakSighting};
-use crate::api::{PoolNode, Provider, ProviderImage};
+use crate::api::{FINALIZER_IMAGE, PoolNode, Provider, ProviderImage};
 use crate::cloud::{Cloud, CloudError, ErrorClass, Image, ImageStatus, NetworkPart, Ownership, key_pair_record};
 use crate::ops::events::Severity;
 use crate::ops::lease::LeaderGuard;
@@ -243,19 +243,26 @@ async fn without_others(client: &Client, sweep: &Sweep, namespace: &str) -> Opti
 
 /// All records of a namespace, from the API server and not from a cache; `None` when that is not certain.
 async fn records(client: &Client, namespace: &str) -> Option<BTreeSet<String>> {
-    let mut all = uids::<PoolNode>(client, namespace).await?;
-    all.extend(uids::<ProviderImage>(client, namespace).await?);
+    let mut all = uids::<PoolNode>(client, namespace, |_| true).await?;
+    // One that gave up its finalizer has said that nothing of it is in the cloud: what is there came late.
+    let holds =
+        |image: &PartialObjectMeta<ProviderImage>| image.finalizers().iter().any(|name| name == FINALIZER_IMAGE);
+    all.extend(uids::<ProviderImage>(client, namespace, holds).await?);
     Some(all)
 }
 
-async fn uids<K>(client: &Client, namespace: &str) -> Option<BTreeSet<String>>
+async fn uids<K>(
+    client: &Client,
+    namespace: &str,
+    counts: impl Fn(&PartialObjectMeta<K>) -> bool + Send,
+) -> Option<BTreeSet<String>>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug,
 {
     let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), namespace);
     let list = tokio::time::timeout(RECORDS_DEADLINE, api.list(&kube::api::ListParams::default())).await;
     match list {
-        Ok(Ok(list)) => Some(list.items.iter().filter_map(ResourceExt::uid).collect()),
+        Ok(Ok(list)) => Some(list.items.iter().filter(|item| counts(item)).filter_map(ResourceExt::uid).collect()),
         Ok(Err(error)) => {
             tracing::warn!(namespace, %error, "records could not be read; nothing is collected");
             None

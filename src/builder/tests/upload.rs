@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_compression::tokio::bufread::GzipEncoder;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
+use tokio_util::sync::CancellationToken;
 
 use super::server::{Reply, Server};
 use super::*;
@@ -51,7 +52,7 @@ impl Stage {
                 properties: Default::default(),
             };
             let image_id = cloud.create_image(&image).await.unwrap();
-            targets.push(Target { name: format!("p{number}"), cloud, image_id });
+            targets.push(Target { name: format!("p{number}"), cloud, image_id, unwanted: CancellationToken::new() });
         }
         Self { simulator, targets }
     }

@@ -107,6 +107,7 @@ impl WireServer {
             Some("BUILD") => ServerStatus::Build,
             Some("ACTIVE") => ServerStatus::Active,
             Some("ERROR") => ServerStatus::Error,
+            Some("SHUTOFF") if self.task_state.is_none() => ServerStatus::Stopped,
             Some(_) => ServerStatus::Other,
         }
     }

@@ -160,12 +160,15 @@ fn is_unchanged(engine: &Engine, key: &Key, image: &DiskImage, provider: &str, d
             crate::plan::image::Due::Now(crate::plan::image::Why::Requested)
         )
     });
+    let hash = builds::source_hash(image);
+    let made_of = |version: &ProviderImage| {
+        version.spec.digest.as_deref() == Some(digest) && version.spec.source_hash.as_deref() == Some(&hash)
+    };
     let current = provider_image::current(engine, key, provider);
-    !asked
-        && current.is_some_and(|current| {
-            current.spec.digest.as_deref() == Some(digest)
-                && current.spec.source_hash.as_deref() == Some(&builds::source_hash(image))
-        })
+    // What was rejected does not come back by itself, while there is something else to boot from.
+    let rejected =
+        || provider_image::of(engine, key, provider).any(|version| version.spec.rejected && made_of(version));
+    !asked && current.is_some_and(|current| made_of(&current) || rejected())
 }
 
 fn record(

@@ -20,6 +20,9 @@ use crate::api::{DiskImage, ImageState, ProviderImage};
 use crate::plan::image::{self as plan, Bounds, Candidate, Due, History, Kind, Pair, Place, Start, State, Version};
 use crate::plan::schedule::{self, Schedule};
 
+/// Versions begin at most so often: many records may change at once.
+pub const BEGIN_EVERY: Duration = Duration::from_millis(500);
+
 /// What the process remembers of versions that are made.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -86,24 +89,38 @@ pub(super) fn source_hash(image: &DiskImage) -> String {
 
 /// Observes one image on one provider; `None` when its schedule cannot be read.
 pub(super) fn observe(engine: &Engine, key: &Key, image: &DiskImage, provider: &str) -> Option<Seen> {
+    Some(observe_by(engine, key, image, provider, schedule_of(image)?))
+}
+
+fn schedule_of(image: &DiskImage) -> Option<Schedule> {
     let refresh = &image.spec.refresh;
+    Schedule::parse(&refresh.schedule, Some(&refresh.time_zone)).ok()
+}
+
+/// What a node boots from is looked for only where something may go: it takes a look at every node.
+fn observe_by(engine: &Engine, key: &Key, image: &DiskImage, provider: &str, schedule: Schedule) -> Seen {
     let records: Vec<Arc<ProviderImage>> = provider_image::of(engine, key, provider).map(Arc::clone).collect();
     let place = (key.clone(), provider.to_owned());
     let remembered = engine.memory.images.builds.histories.get(&place).cloned();
-    Some(Seen {
-        versions: records.iter().map(|record| version(engine, record)).collect(),
+    let mut remembered = remembered.unwrap_or_else(|| recorded(image, provider));
+    if remembered.history.source.is_none() && records.iter().any(|record| !record.spec.managed) {
+        // What is there was found: to make one is another source.
+        remembered.history.source = Some(String::new());
+    }
+    Seen {
+        versions: records.iter().map(|record| version(record)).collect(),
         records,
-        schedule: Schedule::parse(&refresh.schedule, Some(&refresh.time_zone)).ok()?,
-        offset: schedule::offset(refresh.jitter.as_std(), &key.name, provider),
+        schedule,
+        offset: schedule::offset(image.spec.refresh.jitter.as_std(), &key.name, provider),
         source: source_hash(image),
-        remembered: remembered.unwrap_or_else(|| recorded(image, provider)),
+        remembered,
         listed: image.spec.providers.iter().any(|name| name == provider)
             && image.metadata.deletion_timestamp.is_none()
             && !is_draining(engine, &key.sibling(provider)),
-    })
+    }
 }
 
-fn version(engine: &Engine, record: &ProviderImage) -> Version {
+fn version(record: &ProviderImage) -> Version {
     Version {
         number: record.spec.version,
         state: match record.state() {
@@ -118,7 +135,7 @@ fn version(engine: &Engine, record: &ProviderImage) -> Version {
         rejected: record.spec.rejected,
         deleting: record.metadata.deletion_timestamp.is_some(),
         managed: record.spec.managed,
-        booting: provider_image::is_booting(engine, &Key::of(record)),
+        booting: false,
     }
 }
 
@@ -242,11 +259,11 @@ pub(super) fn show(engine: &Engine, key: &Key, image: &DiskImage, status: &mut D
 pub fn wants(engine: &Engine, key: &Key, version: &ProviderImage) -> bool {
     let image = key.sibling(&version.spec.disk_image);
     let provider = &version.spec.provider;
-    // A schedule that cannot be read says nothing of where the image is to be.
-    engine
-        .disk_images
-        .get(&image)
-        .is_none_or(|record| record.spec.providers.contains(provider) && !is_draining(engine, &key.sibling(provider)))
+    engine.disk_images.get(&image).is_none_or(|record| {
+        record.spec.providers.contains(provider)
+            && !is_draining(engine, &key.sibling(provider))
+            && kind(record).is_some_and(|kind| provider_image::is_made_so(engine, version, kind))
+    })
 }
 
 fn is_draining(engine: &Engine, provider: &Key) -> bool {
@@ -259,10 +276,25 @@ pub(super) fn in_flight(engine: &Engine, key: &Key, provider: &str) -> bool {
         || provider_image::of(engine, key, provider).any(|record| record.in_flight())
 }
 
+/// Whether the version that is in flight on a provider only waits to be given servers, or is tried.
+fn waits_for_server(engine: &Engine, key: &Key, provider: &str) -> bool {
+    let waits = |record: &ProviderImage| {
+        let blocked = record.metadata.uid.as_ref().is_some_and(|uid| engine.memory.allocation.images.contains_key(uid));
+        blocked || record.state() == ImageState::Validating
+    };
+    provider_image::of(engine, key, provider).filter(|record| record.in_flight()).any(|record| waits(record))
+}
+
 /// Deletes the records of versions that nobody needs any more (rule 7).
 pub(super) fn retire(engine: &mut Engine, key: &Key, image: &DiskImage) {
     for provider in providers_of(engine, key, image) {
-        let Some(seen) = observe(engine, key, image, &provider) else { continue };
+        // Whatever the schedule says: what is not wanted any more goes.
+        let fallback = || Schedule::parse("@yearly", None).ok();
+        let Some(schedule) = schedule_of(image).or_else(fallback) else { continue };
+        let mut seen = observe_by(engine, key, image, &provider, schedule);
+        for (version, record) in seen.versions.iter_mut().zip(&seen.records) {
+            version.booting = provider_image::is_booting(engine, &Key::of(&**record));
+        }
         for index in plan::retire(&seen.place(image, engine.now)) {
             if let Some(record) = seen.records.get(index) {
                 provider_image::retire(engine, record);
@@ -299,7 +331,10 @@ pub fn pass(engine: &mut Engine) {
         for name in &image.spec.providers {
             let Ok(provider) = providers.binary_search(&key.sibling(name)) else { continue };
             if in_flight(engine, key, name) {
-                flying.push(Pair { image: number, provider });
+                // What waits for a server holds up nobody else (rule 13).
+                if !waits_for_server(engine, key, name) {
+                    flying.push(Pair { image: number, provider });
+                }
                 continue;
             }
             match candidate(engine, key, image, name) {

@@ -73,6 +73,10 @@ fn due(engine: &Engine, key: &Key, image: &DiskImage, provider: &str) -> Option<
     if !seen_this_spec || provider_image::current(engine, key, provider).is_none() && found.is_none() {
         return Some(Timestamp::MIN);
     }
+    // What was found a moment ago counts, also while the status does not show it yet.
+    if let Some((at, _)) = found {
+        return super::next_look(image, provider, at).ok().flatten();
+    }
     recorded.and_then(|status| status.next_build_time.as_ref()).map(|time| time.0)
 }
 
@@ -147,16 +151,15 @@ fn nothing_found(image: &DiskImage) -> String {
 
 /// The found image becomes a version, unless it is one already. Its name is fixed by what was found: twice is once.
 fn adopt(engine: &mut Engine, key: &Key, provider: &str, image: Image) {
-    let known = engine.provider_images.iter().any(|(version, record)| {
-        version.namespace == key.namespace
-            && *record.spec.disk_image == *key.name
-            && record.spec.provider == provider
-            && record.spec.image_id.as_deref() == Some(&image.id)
-    });
-    if known {
+    // The newest version is the one that is used: an older image that is chosen becomes a newer version.
+    let newest = provider_image::of(engine, key, provider)
+        .filter(|record| !record.spec.rejected && record.metadata.deletion_timestamp.is_none())
+        .max_by_key(|record| record.spec.version);
+    if newest.is_some_and(|newest| newest.spec.image_id.as_deref() == Some(&image.id)) {
         return;
     }
-    let version = image.created.as_second();
+    let taken = provider_image::of(engine, key, provider).map(|record| record.spec.version).max();
+    let version = taken.map_or(image.created.as_second(), |taken| image.created.as_second().max(taken + 1));
     let record = ProviderImage {
         metadata: ObjectMeta {
             name: Some(super::version_name(&key.name, provider, version)),

@@ -24,11 +24,11 @@ use crate::api::{DiskImage, DiskImageStatus, LABEL_DISK_IMAGE, LABEL_PROVIDER, L
 use crate::plan::schedule::{self, Schedule, ScheduleError};
 
 pub use self::begin::is_beginning;
-pub use self::builds::{pass, wants};
+pub use self::builds::{BEGIN_EVERY, pass, wants};
 pub use self::existing::note_rejection;
 
 /// How many rejected ids are remembered on one provider; the schema's bound.
-const REJECTED: usize = 10;
+const REJECTED: usize = 100;
 
 /// What the process remembers of images.
 #[derive(Debug, Default)]
@@ -46,13 +46,20 @@ pub fn changed(engine: &mut Engine, change: &Change<DiskImage>) {
     let key = Key::of(&**image);
     let same = matches!(change, Change::Updated(image, Some(before)) if before.spec == image.spec);
     if !same {
+        // What is in flight may not be wanted so any more.
+        let versions: Vec<Key> = engine
+            .provider_images
+            .iter()
+            .filter(|(version, record)| version.namespace == key.namespace && *record.spec.disk_image == *key.name)
+            .map(|(version, _)| version.clone())
+            .collect();
+        versions.into_iter().for_each(|version| engine.mark(Mark::ProviderImage(version)));
         engine.memory.images.looks.retain(|(of, _), look| *of != key || look.under_way);
         engine.mark(Mark::Allocation);
     }
-    if matches!(change, Change::Removed(_)) {
+    let another = matches!(change, Change::Updated(image, Some(before)) if before.metadata.uid != image.metadata.uid);
+    if another || matches!(change, Change::Removed(_)) {
         builds::forget(engine, &key);
-        let versions: Vec<Key> = engine.provider_images.iter().map(|(version, _)| version.clone()).collect();
-        versions.into_iter().for_each(|version| engine.mark(Mark::ProviderImage(version)));
     }
     engine.mark(Mark::DiskImage(key));
 }
@@ -73,7 +80,7 @@ pub fn reconcile(engine: &mut Engine, key: &Key) {
         }
     }
     builds::retire(engine, key, &image);
-    engine.mark(Mark::Builds);
+    engine.mark_within(builds::BEGIN_EVERY, Mark::Builds);
     report(engine, key, &image);
 }
 
@@ -131,15 +138,16 @@ fn on_provider(engine: &Engine, key: &Key, image: &DiskImage, provider: &str) ->
         )),
         ..DiskImageProviderStatus::default()
     };
+    let mut ids = existing::rejected(engine, key, image, provider);
+    let rejected_image_ids = ids.split_off(ids.len().saturating_sub(REJECTED));
     if builds::kind(image).is_some() {
         builds::show(engine, key, image, &mut status);
-        return status;
+        return DiskImageProviderStatus { rejected_image_ids, ..status };
     }
     let next = match look.and_then(|look| look.found) {
         Some((at, _)) => next_look(image, provider, at).ok().flatten().map(Time),
         None => recorded.and_then(|status| status.next_build_time.clone()),
     };
-    let mut ids = existing::rejected(engine, key, image, provider);
     DiskImageProviderStatus {
         next_build_time: if image.spec.suspend { None } else { next },
         last_failure: look.and_then(|look| look.failure.clone()).or_else(|| {
@@ -147,7 +155,7 @@ fn on_provider(engine: &Engine, key: &Key, image: &DiskImage, provider: &str) ->
                 .and_then(|status| status.last_failure.clone())
                 .filter(|_| look.is_none_or(|look| look.found.is_none()))
         }),
-        rejected_image_ids: ids.split_off(ids.len().saturating_sub(REJECTED)),
+        rejected_image_ids,
         ..status
     }
 }

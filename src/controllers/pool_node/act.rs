@@ -316,7 +316,7 @@ fn free(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     let floating = engine.providers.get(&provider).is_some_and(|provider| provider.spec.floating_ip.is_some());
     let booted =
         engine.runtime.get(uid).is_some_and(|runtime| runtime.server_id.is_some() || runtime.boot == Boot::Unclear);
-    let key_pair = provider_image::key_pair_name(engine, node);
+    let key_pair = provider_image::key_pair_to_remove(engine, node);
     let parts = Parts { floating_ips: floating && booted, port: fence::left(engine, node, uid), key_pair };
     let cloud = engine.connection_of(node).filter(|_| parts.any()).map(super::provider::Connection::cloud);
     let server = engine.runtime.get(uid).and_then(|runtime| runtime.server_id.clone());

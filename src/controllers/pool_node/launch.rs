@@ -29,6 +29,8 @@ enum Outcome {
     NotSent(String),
     /// It was never sent, and will not be until somebody corrects the pool.
     NotPossible(CloudError),
+    /// It was never sent: the key pair of a build could not be made, which says nothing of boots.
+    NoKeyPair(CloudError),
 }
 
 /// Our create of this record was answered with 201: this process, and only it, may boot it.
@@ -103,7 +105,7 @@ async fn send(
     }
     if let Some(pair) = key_pair {
         if let Err(error) = cloud.create_key_pair(&pair.name, &pair.public_key).await {
-            return Outcome::Failed(not_booted(error));
+            return Outcome::NoKeyPair(error);
         }
         request.key_name = Some(pair.name);
     }
@@ -146,7 +148,7 @@ async fn read_user_data(client: &Client, namespace: &str, wanted: &UserDataSecre
     let wrong = |message| Outcome::NotPossible(invalid(message));
     let secret = records::read::<Secret>(client, namespace, &wanted.name)
         .await
-        .map_err(|error| wrong(format!("the Secret {} cannot be read: {error}", wanted.name)))?
+        .map_err(|error| Outcome::NotSent(format!("the Secret {} cannot be read: {error}", wanted.name)))?
         .ok_or_else(|| wrong(format!("create the Secret {} with the key {}", wanted.name, wanted.key)))?;
     let data = secret
         .data
@@ -227,6 +229,11 @@ fn booted(engine: &mut Engine, node: &Arc<PoolNode>, outcome: Outcome, port: Mad
         Outcome::NotSent(why) => {
             tracing::warn!(node = %Key::of(&**node), why, "boot request not sent");
             super::note_failure(engine, node, reason::TRANSIENT_ERROR, &why, None, now);
+            set(engine, &uid, |runtime| runtime.boot = Boot::Never);
+        }
+        Outcome::NoKeyPair(error) => {
+            let message = format!("its key pair could not be made: {error}");
+            provider_image::launch_failed(engine, node, (reason::TRANSIENT_ERROR, &message), None, true);
             set(engine, &uid, |runtime| runtime.boot = Boot::Never);
         }
         Outcome::NotPossible(error) => {

@@ -84,6 +84,12 @@ fn forget_claim(engine: &mut Engine, node: &PoolNode) {
 fn mark_neighbours(engine: &mut Engine, node: &PoolNode) {
     let key = Key::of(node);
     engine.mark(Mark::Allocation);
+    // A version that goes waits for the nodes that boot from it.
+    if let Some(version) = node.spec.provider_image.as_ref().map(|name| key.sibling(name))
+        && engine.rejected.holds(Some(&version))
+    {
+        engine.mark(Mark::ProviderImage(version));
+    }
     mark_pool(engine, node);
     provider::mark_later(engine, key.sibling(&node.spec.provider));
     if let Some(claim) = &node.spec.claim_ref {
@@ -290,7 +296,7 @@ fn status(server: &Server, runtime: &NodeRuntime, now: Timestamp) -> Status {
         ServerStatus::Error => Status::Error,
         ServerStatus::SoftDeleted => Status::SoftDeleted,
         ServerStatus::Deleting => Status::Deleting,
-        ServerStatus::Other => Status::Stopped,
+        ServerStatus::Stopped | ServerStatus::Other => Status::Stopped,
         // UNKNOWN is never taken for gone or broken; DELETED was taken for gone before.
         ServerStatus::Build | ServerStatus::Unknown | ServerStatus::Deleted => Status::Building,
     }

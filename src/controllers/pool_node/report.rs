@@ -110,7 +110,7 @@ pub fn ready(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     status["readyAt"] = json!(engine.now);
     tell(engine, node, &mut status, &Desired::yes(READY, reason::AS_EXPECTED, ""));
     if first_time(engine, uid) {
-        launch_ended(engine, node, "ready", Some(true));
+        launch_ended(engine, node, "ready", Some(true), Some(true));
     }
     send(engine, node, uid, status);
 }
@@ -123,14 +123,20 @@ fn described(ip: IpAddr, floating: bool) -> Value {
     })
 }
 
-/// Counts a launch and tells the template's health; `None` when it says nothing about the template.
-fn launch_ended(engine: &mut Engine, node: &PoolNode, result: &'static str, good: Option<bool>) {
+/// Counts a launch and tells the health of template and image; `None` when it says nothing about them.
+fn launch_ended(
+    engine: &mut Engine,
+    node: &PoolNode,
+    result: &'static str,
+    good: Option<bool>,
+    of_image: Option<bool>,
+) {
     let key = Key::of(node);
     let took = node.creation_timestamp().and_then(|made| Duration::try_from(engine.now.duration_since(made.0)).ok());
     let pool = node.spec.pool.as_deref().unwrap_or_default();
     engine.setup.metrics.launch(&key.namespace, &node.spec.provider, pool, result, took.unwrap_or_default());
     let now = engine.now;
-    if let Some(good) = good {
+    if let Some(good) = of_image {
         provider_image::launch_ended(engine, node, good);
     }
     if let (Some(good), Some(connection)) = (good, engine.connections.get_mut(&key.sibling(&node.spec.provider))) {
@@ -138,8 +144,8 @@ fn launch_ended(engine: &mut Engine, node: &PoolNode, result: &'static str, good
     }
 }
 
-/// Whether a failure says something about the image, and not only about the cloud.
-fn blames_image(engine: &Engine, node: &PoolNode, failure: Failure) -> Option<bool> {
+/// Whether a failure says something about what is booted, and not only about the cloud.
+fn blames_template(engine: &Engine, node: &PoolNode, failure: Failure) -> Option<bool> {
     let back_pressure = |class| {
         matches!(
             class,
@@ -217,9 +223,10 @@ fn first_time(engine: &mut Engine, uid: &str) -> bool {
 pub fn failed(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, failure: Failure) {
     let (reason, label) = reason_of(failure);
     let message = sentence(engine, node, failure);
-    let good = blames_image(engine, node, failure);
+    let good = blames_template(engine, node, failure);
+    let judged = good == Some(false) && matches!(failure, Failure::BootTimeout | Failure::ServerError);
     if first_time(engine, uid) {
-        launch_ended(engine, node, label, good);
+        launch_ended(engine, node, label, good, judged.then_some(false));
         tell_pressure(engine, node, failure);
     }
     let now = engine.now;
@@ -243,9 +250,9 @@ pub fn failed(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str, failure: Fai
         status["fault"] = json!({ "message": message, "console": console });
         let node = Arc::clone(&seen);
         report(Box::new(move |engine: &mut Engine| {
-            if good == Some(false) {
-                provider_image::launch_failed(engine, &node, reason, &message, console.as_deref());
-            }
+            // A build's server is booted once; a trial is repeated unless the image is why it failed.
+            let ends = if node.is_build() { good == Some(false) } else { judged };
+            provider_image::launch_failed(engine, &node, (reason, &message), console.as_deref(), ends);
             super::note_failure(engine, &node, reason, &message, console, now);
             super::super::pool::event(engine, &node, reason, &message);
         }));

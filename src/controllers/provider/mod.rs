@@ -80,6 +80,13 @@ pub fn mark_users(engine: &mut Engine, key: &Key) {
     nodes.into_iter().for_each(|uid| engine.mark(Mark::Node(uid)));
     let images: Vec<Key> = engine.disk_images.iter().map(|(key, _)| key.clone()).collect();
     images.into_iter().for_each(|image| engine.mark(Mark::DiskImage(image)));
+    let versions: Vec<Key> = engine
+        .provider_images
+        .iter()
+        .filter(|(version, record)| version.namespace == key.namespace && *record.spec.provider == *key.name)
+        .map(|(version, _)| version.clone())
+        .collect();
+    versions.into_iter().for_each(|version| engine.mark(Mark::ProviderImage(version)));
     let pools: Vec<Key> = engine.pools.iter().map(|(key, _)| key.clone()).collect();
     pools.into_iter().for_each(|pool| engine.mark(Mark::Pool(pool)));
 }

@@ -8,21 +8,23 @@ use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::super::Engine;
 use super::super::index::Key;
+use super::super::provider::Connection;
 use super::Work;
-use super::upload::{format_name, image_to_make, spawn};
+use super::upload::{format_name, image_to_make, not_connected, spawn};
 use super::work::{News, Work as Making, fault, tell};
 use crate::api::conditions::reason;
 use crate::api::disk_image::JobSource;
 use crate::api::provider_image::ImageFault;
 use crate::api::{DiskImage, ImageState, LABEL_DISK_IMAGE, Provider, ProviderImage};
 use crate::builder::job::{JobImage, JobResult, JobTarget};
+use crate::cloud::{Cloud, ImageStatus, Ownership};
 
 /// How often the pod is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -41,7 +43,13 @@ fn job_name(version: &ProviderImage) -> String {
 
 /// Makes the Job for these versions of one image, and waits for what it says of each.
 pub fn start(engine: &mut Engine, image: &DiskImage, versions: &[Arc<ProviderImage>]) {
-    let Some(job) = versions.first().and_then(|first| job(engine, image, first, versions)) else { return };
+    let Some(job) = versions.first().and_then(|first| job(engine, image, first, versions)) else {
+        for version in versions {
+            let fault = not_connected(&version.spec.provider);
+            tell(engine, &Key::of(&**version), &version.uid().unwrap_or_default(), News::Failed(fault));
+        }
+        return;
+    };
     let client = engine.setup.client.clone();
     let namespace = image.namespace().unwrap_or_default();
     let members: Vec<(Key, Option<String>)> =
@@ -49,17 +57,15 @@ pub fn start(engine: &mut Engine, image: &DiskImage, versions: &[Arc<ProviderIma
     engine.spawn(async move {
         let api: Api<Job> = Api::namespaced(client, &namespace);
         let refusal = match serde_json::from_value::<Job>(job) {
-            Err(error) => Some(fault(
+            // What is wrong may be a value that nobody else is to see (rule 16).
+            Err(_) => Some(fault(
                 reason::INVALID_CONFIGURATION,
-                format!("spec.source.job.template is no pod template: {error}"),
+                "spec.source.job.template is no pod template; kubectl explain pod.spec tells what it may have",
             )),
             Ok(job) => match timeout(DEADLINE, api.create(&PostParams::default(), &job)).await {
                 Ok(Ok(_)) => None,
                 Ok(Err(kube::Error::Api(status))) if status.reason == "AlreadyExists" => None,
-                Ok(Err(kube::Error::Api(status))) if status.code < 500 => Some(fault(
-                    reason::INVALID_CONFIGURATION,
-                    format!("the API server refuses the Job of spec.source.job.template: {}", status.message),
-                )),
+                Ok(Err(kube::Error::Api(status))) if status.code < 500 => Some(refused_by_kubernetes(&status)),
                 // It may be there: whoever waits for it finds out.
                 Ok(Err(_)) | Err(_) => None,
             },
@@ -74,6 +80,14 @@ pub fn start(engine: &mut Engine, image: &DiskImage, versions: &[Arc<ProviderIma
             }
         }
     });
+}
+
+/// The API server's message may quote values of the template: only the fields that it names are told (rule 16).
+fn refused_by_kubernetes(status: &kube::core::Status) -> ImageFault {
+    let fields: Vec<String> =
+        status.details.iter().flat_map(|details| &details.causes).map(|cause| cause.field.clone()).collect();
+    let which = if fields.is_empty() { status.reason.clone() } else { fields.join(", ") };
+    fault(reason::INVALID_CONFIGURATION, format!("the API server refuses the Job of spec.source.job.template: {which}"))
 }
 
 /// Takes over a version whose Job another process had made: only its pod knows how far it is.
@@ -93,17 +107,47 @@ fn wait_for(engine: &mut Engine, key: &Key, version: &Arc<ProviderImage>) {
     let client = engine.setup.client.clone();
     let (report, of) = (engine.sender(), (key.clone(), uid.clone()));
     let (name, provider, namespace) = (job_name(version), version.spec.provider.clone(), key.namespace.to_string());
+    let connection = engine.connections.get(&key.sibling(&provider));
+    let cloud = connection.map(|connection| (Connection::cloud(connection), connection.ownership(&uid)));
     spawn(engine, key, &uid, async move {
-        let id = outcome(&client, &namespace, &name, &provider).await?;
+        let id = match outcome(&client, &namespace, &name, &provider).await {
+            Said::Made(id) => id,
+            Said::Failed(fault) => return Err(fault),
+            // Its words are lost; what it did may not be.
+            Said::Nothing(fault) => match cloud {
+                Some((cloud, ownership)) => uploaded(&*cloud, &ownership).await.ok_or(fault)?,
+                None => return Err(fault),
+            },
+        };
         let (key, uid) = of;
         report(Box::new(move |engine: &mut Engine| tell(engine, &key, &uid, News::Image(id))));
         Ok(())
     });
 }
 
+/// The image of a version that the uploader completed.
+async fn uploaded(cloud: &dyn Cloud, ownership: &Ownership) -> Option<String> {
+    let images = cloud.images_of(&ownership.owner).await.ok()?;
+    let ours = images.into_iter().find(|image| {
+        image.status == ImageStatus::Active
+            && image.ownership.as_ref().is_some_and(|mark| mark.record == ownership.record)
+    });
+    ours.map(|image| image.id)
+}
+
+/// What became of an upload.
+enum Said {
+    /// The image is there.
+    Made(String),
+    /// It is not.
+    Failed(ImageFault),
+    /// Nobody tells.
+    Nothing(ImageFault),
+}
+
 /// Waits for what the uploader says of one provider. What cannot be read now is read again: the version's own deadline
 /// ends it.
-async fn outcome(client: &Client, namespace: &str, name: &str, provider: &str) -> Result<String, ImageFault> {
+async fn outcome(client: &Client, namespace: &str, name: &str, provider: &str) -> Said {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
     let params = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={name}"));
@@ -116,10 +160,16 @@ async fn outcome(client: &Client, namespace: &str, name: &str, provider: &str) -
             return read(&said, provider);
         }
         match job {
-            Ok(Ok(None)) => return Err(fault(reason::INTERRUPTED, format!("the Job {name} is not there any more"))),
-            Ok(Ok(Some(job))) if failed(&job) => {
+            Ok(Ok(None)) => {
+                return Said::Nothing(fault(reason::INTERRUPTED, format!("the Job {name} is not there any more")));
+            }
+            Ok(Ok(Some(job))) if is(&job, "Failed") => {
                 let message = format!("the Job {name} failed; see kubectl logs job/{name} --all-containers");
-                return Err(fault(reason::BUILD_FAILED, message));
+                return Said::Failed(fault(reason::BUILD_FAILED, message));
+            }
+            Ok(Ok(Some(job))) if is(&job, "Complete") => {
+                let message = format!("the pod of the Job {name} is gone, and nobody knows what it did");
+                return Said::Nothing(fault(reason::INTERRUPTED, message));
             }
             _ => sleep(LOOK_AGAIN).await,
         }
@@ -133,21 +183,51 @@ fn last_words(pod: &Pod) -> Option<String> {
     uploader.state.as_ref()?.terminated.as_ref()?.message.clone()
 }
 
-fn failed(job: &Job) -> bool {
+fn is(job: &Job, condition: &str) -> bool {
     let conditions = job.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
-    conditions.into_iter().any(|condition| condition.type_ == "Failed" && condition.status == "True")
+    conditions.into_iter().any(|told| told.type_ == condition && told.status == "True")
 }
 
-fn read(said: &str, provider: &str) -> Result<String, ImageFault> {
-    let results: Vec<JobResult> = serde_json::from_str(said)
-        .map_err(|_| fault(reason::UPLOAD_FAILED, "the uploader ended without a word; see the log of its container"))?;
+fn read(said: &str, provider: &str) -> Said {
+    // It has room for few words: the last of many providers may be missing.
+    let results: Vec<JobResult> = serde_json::from_str(said).unwrap_or_default();
     let ours = results.into_iter().find_map(|result| match result {
-        JobResult::Made { provider: of, image_id } if of == provider => Some(Ok(image_id)),
-        JobResult::Failed { provider: of, error, reason } if of == provider => Some(Err(fault(&reason, error))),
+        JobResult::Made { provider: of, image_id } if of == provider => Some(Said::Made(image_id)),
+        JobResult::Failed { provider: of, error, reason } if of == provider => {
+            Some(Said::Failed(fault(&reason, error)))
+        }
         JobResult::Made { .. } | JobResult::Failed { .. } => None,
     });
-    let silent = || fault(reason::UPLOAD_FAILED, format!("the uploader says nothing of the Provider {provider}"));
-    ours.unwrap_or_else(|| Err(silent()))
+    let silent = format!("the uploader says nothing of the Provider {provider}; see the log of its container");
+    ours.unwrap_or_else(|| Said::Nothing(fault(reason::UPLOAD_FAILED, silent)))
+}
+
+/// Ends the Job of a version that is given up, unless another one is still made by it.
+pub(super) fn end(engine: &Engine, version: &ProviderImage) {
+    let key = Key::of(version);
+    let image = engine.disk_images.get(&key.sibling(&version.spec.disk_image));
+    let others = engine.provider_images.iter().any(|(other, record)| {
+        *other != key
+            && other.namespace == key.namespace
+            && record.spec.disk_image == version.spec.disk_image
+            && record.spec.version == version.spec.version
+            && record.in_flight()
+    });
+    if others || version.status.as_ref().is_some_and(|status| status.image_id.is_some()) {
+        return;
+    }
+    if image.is_some_and(|image| image.spec.source.job.is_none()) {
+        return;
+    }
+    let jobs: Api<Job> = Api::namespaced(engine.setup.client.clone(), &key.namespace);
+    let name = job_name(version);
+    engine.spawn(async move {
+        // It ends by itself at its own deadline; this is to spare the work.
+        if let Ok(Err(error)) = timeout(DEADLINE, jobs.delete(&name, &DeleteParams::background())).await {
+            tracing::debug!(job = name, %error, "job not deleted");
+        }
+        |_: &mut Engine| {}
+    });
 }
 
 /// The Job: what the user's pod does first, then the upload.

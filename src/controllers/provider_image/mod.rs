@@ -4,6 +4,7 @@
 //! beside the engine. When a version is begun or retired is [`super::disk_image`]'s.
 
 mod job;
+mod output;
 mod removal;
 mod report;
 mod servers;
@@ -22,13 +23,14 @@ use super::index::{Change, Key};
 use super::{Engine, Mark};
 use crate::api::{DiskImage, FINALIZER_IMAGE, ImageState, NodeState, ProviderImage};
 use crate::plan;
+use crate::plan::image::Kind;
 use crate::plan::image::version::{Failure, Observation, Removal, Server, State, Step, Trials, Work};
 use crate::plan::pressure::later;
 
 pub use self::job::start as start_job;
 pub use self::removal::retire;
 pub use self::servers::{
-    KeyPair, Wanted, key_pair, key_pair_name, launch_ended, launch_failed, needs, tried_as, wants,
+    KeyPair, Wanted, key_pair, key_pair_to_remove, launch_ended, launch_failed, needs, tried_as, wants,
 };
 pub use self::upload::{address, algorithm, fetch_reason, start as start_upload};
 
@@ -62,7 +64,8 @@ pub fn changed(engine: &mut Engine, change: &Change<ProviderImage>) {
         engine.memory.works.forget(&uid, &key);
     }
     let over = version.spec.rejected || version.metadata.deletion_timestamp.is_some();
-    engine.rejected.note(&key, over && matches!(change, Change::Updated(..)));
+    // One that is gone goes on being refused: a boot that asked before may still wait for its turn.
+    engine.rejected.note(&key, over || matches!(change, Change::Removed(_)));
     let siblings: Vec<Key> = engine
         .provider_images
         .iter()
@@ -81,7 +84,7 @@ pub fn changed(engine: &mut Engine, change: &Change<ProviderImage>) {
         .collect::<Vec<_>>()
         .into_iter()
         .for_each(|node| engine.mark(Mark::Node(node)));
-    engine.mark(Mark::Builds);
+    engine.mark_within(super::disk_image::BEGIN_EVERY, Mark::Builds);
     engine.mark(Mark::Allocation);
 }
 
@@ -139,6 +142,12 @@ pub fn reconcile(engine: &mut Engine, key: &Key) {
         // The watch was faster than the answer to our create: that decides whose work it is.
         return;
     }
+    if !matches!(version.state(), ImageState::Building | ImageState::Uploading) {
+        engine.memory.works.works.remove(&version.uid().unwrap_or_default());
+    }
+    if servers::rejects(engine, key, &version) {
+        return;
+    }
     job::resume(engine, key, &version);
     let step = plan::image::version::decide(&observe(engine, key, &version));
     perform(engine, key, &version, step);
@@ -154,22 +163,31 @@ fn observe(engine: &Engine, key: &Key, version: &ProviderImage) -> Observation {
     let uid = version.uid().unwrap_or_default();
     let work = engine.memory.works.works.get(&uid);
     let image = engine.disk_images.get(&key.sibling(&version.spec.disk_image));
-    let started = version.creation_timestamp().map_or(engine.now, |time| time.0);
+    let made = version.status.as_ref().and_then(|status| status.made_at.clone()).or(version.creation_timestamp());
+    let since = made.map_or(engine.now, |time| time.0);
+    let condemned = version.metadata.deletion_timestamp.is_some();
     Observation {
         now: engine.now,
         state: state(version),
         rejected: version.spec.rejected,
         wanted: super::disk_image::wants(engine, key, version),
-        condemned: version.metadata.deletion_timestamp.is_some(),
+        condemned,
         held: version.finalizers().iter().any(|name| name == FINALIZER_IMAGE),
         work: work.map_or(Work::None, |work| work.state),
         server: server(engine, &uid),
-        image_known: version.status.as_ref().is_some_and(|status| status.image_id.is_some()),
-        deadline: image.map_or(Timestamp::MAX, |image| later(started, image.spec.build_timeout.as_std())),
+        resumable: is_resumable(version, image.map(|image| &**image)),
+        deadline: image.map_or(Timestamp::MAX, |image| later(since, image.spec.build_timeout.as_std())),
         trials: trials(engine, &uid, image.map(|image| &**image)),
-        booting: is_booting(engine, key),
+        booting: condemned && is_booting(engine, key),
         removal: engine.memory.works.removals.get(&uid).map_or(Removal::Due, |removing| removing.state),
     }
+}
+
+/// Whether the cloud alone completes the image: a snapshot that it was asked for, or what an uploader has ended. The
+/// bytes that a process of ours sent end with it, and what is there then may pass for a whole image.
+fn is_resumable(version: &ProviderImage, image: Option<&DiskImage>) -> bool {
+    let by_job = image.is_some_and(|image| image.spec.source.job.is_some());
+    version.status.as_ref().is_some_and(|status| status.image_id.is_some() && (status.server_id.is_some() || by_job))
 }
 
 fn state(version: &ProviderImage) -> State {
@@ -194,9 +212,15 @@ fn server(engine: &Engine, uid: &str) -> Server {
 fn trials(engine: &Engine, uid: &str, image: Option<&DiskImage>) -> Trials {
     let wanted = image.and_then(|image| u32::try_from(image.spec.validation.boots).ok()).unwrap_or(0);
     let good = servers::of(engine, uid).filter(|node| !node.is_build() && servers::answers(node)).count();
-    let failed = engine.memory.works.faults.contains_key(uid)
-        || servers::of(engine, uid).any(|node| !node.is_build() && node.state() == NodeState::Failed);
+    // Not every launch that fails tells of the image: what does is noted as a fault (rule 3).
+    let failed = engine.memory.works.faults.contains_key(uid);
     Trials { wanted, good: u32::try_from(good).unwrap_or(u32::MAX), failed }
+}
+
+/// Whether what this process does for a version is what its image is made by now.
+pub fn is_made_so(engine: &Engine, version: &ProviderImage, kind: Kind) -> bool {
+    let work = version.metadata.uid.as_ref().and_then(|uid| engine.memory.works.works.get(uid));
+    work.is_none_or(|work| work.base_image.is_none() || kind == Kind::Snapshot)
 }
 
 /// Whether a node boots from a version right now (rule 7).

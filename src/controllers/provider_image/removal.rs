@@ -12,7 +12,7 @@ use super::super::index::Key;
 use super::super::provider::Connection;
 use super::super::{Engine, Mark, disk_image, records};
 use super::work::Removing;
-use super::{Removal, changed};
+use super::{Removal, changed, job};
 use crate::api::conditions::reason;
 use crate::api::{DiskImage, FINALIZER_IMAGE, ProviderImage};
 use crate::cloud::{Cloud, CloudError, ErrorClass, Ownership, key_pair_name};
@@ -28,7 +28,8 @@ pub(super) fn let_go(engine: &mut Engine, key: &Key, version: &Arc<ProviderImage
     let image = key.sibling(&version.spec.disk_image);
     let call = async move {
         match records::read::<DiskImage>(&client, &image.namespace, &image.name).await? {
-            Some(_) => Ok(None),
+            // Our watch is behind: decided anew a moment later.
+            Some(_) => Err(records::WriteError::Conflict),
             None => records::delete(&client, &*seen).await,
         }
     };
@@ -72,6 +73,7 @@ pub(super) fn remove(engine: &mut Engine, key: &Key, version: &Arc<ProviderImage
     let Some(uid) = version.uid() else { return };
     // Whoever still makes it stops first.
     engine.memory.works.works.remove(&uid);
+    job::end(engine, version);
     let provider = key.sibling(&version.spec.provider);
     let Some(connection) = engine.connections.get(&provider).filter(|_| engine.setup.guard.is_current()) else {
         refused(engine, key, &uid, reason::PROVIDER_NOT_READY, format!("{} is not connected", provider.name));

@@ -49,6 +49,7 @@ pub(super) fn state(engine: &mut Engine, key: &Key, version: &Arc<ProviderImage>
     let mut new = seen(engine, version, &old);
     new.state = state;
     new.progress = None;
+    new.made_at = new.made_at.or(Some(Time(engine.now)));
     if state == ImageState::Ready {
         new.ready_at = Some(Time(engine.now));
     }
@@ -69,8 +70,10 @@ pub(super) fn ended(
     new.progress = None;
     new.fault = new.fault.or_else(|| why(engine, version, failure));
     write(engine, key, version, &old, new);
-    // Whoever still works for it stops.
-    engine.memory.works.works.remove(&version.uid().unwrap_or_default());
+    // Whoever still works for it stops. What it did is remembered until this is written: the write may be lost.
+    if let Some(work) = version.uid().and_then(|uid| engine.memory.works.works.get(&uid)) {
+        work.cancel.cancel();
+    }
 }
 
 fn why(engine: &Engine, version: &ProviderImage, failure: Option<Failure>) -> Option<ImageFault> {
@@ -81,7 +84,12 @@ fn why(engine: &Engine, version: &ProviderImage, failure: Option<Failure>) -> Op
             version.spec.rejected.then(|| work::fault(reason::REJECTED, "it was rejected while it was made"))
         }),
         Some(Failure::Server) => of_server(),
-        Some(Failure::Timeout) => Some(work::fault(reason::BUILD_TIMEOUT, "it was not made within buildTimeout")),
+        Some(Failure::Timeout) => {
+            let what = if version.state() == ImageState::Validating { "tried" } else { "made" };
+            let trouble = engine.memory.works.troubles.get(&uid).map(|trouble| format!("; the last launch: {trouble}"));
+            let message = format!("it was not {what} within buildTimeout{}", trouble.unwrap_or_default());
+            Some(work::fault(reason::BUILD_TIMEOUT, message))
+        }
         Some(Failure::Interrupted) => Some(work::fault(
             reason::INTERRUPTED,
             "the operator was restarted while the version was made; a new one is made",
@@ -143,7 +151,14 @@ fn write(
 
 fn ready(engine: &Engine, version: &ProviderImage, status: &ProviderImageStatus) -> Desired {
     let uid = version.uid().unwrap_or_default();
-    let waits = || engine.memory.allocation.images.get(&uid).map(|blocked| blocked.message.clone());
+    let waits = || {
+        let blocked = engine.memory.allocation.images.get(&uid).map(|blocked| blocked.message.clone());
+        let trouble = engine.memory.works.troubles.get(&uid);
+        match (blocked, trouble) {
+            (Some(blocked), Some(trouble)) => Some(format!("{blocked}; the last launch: {trouble}")),
+            (blocked, trouble) => blocked.or_else(|| trouble.cloned()),
+        }
+    };
     if let Some((reason, message)) =
         engine.memory.works.removals.get(&uid).and_then(|removing| removing.refusal.clone())
     {

@@ -144,20 +144,35 @@ pub fn key_pair(engine: &Engine, node: &PoolNode) -> Option<KeyPair> {
 }
 
 /// The name of that key pair: it carries our mark, for a key pair can carry nothing else (rule 10).
-pub fn key_pair_name(engine: &Engine, node: &PoolNode) -> Option<String> {
+fn key_pair_name(engine: &Engine, node: &PoolNode) -> Option<String> {
     let uid = &node.image_claim().filter(|_| node.is_build())?.uid;
     Some(name_of_key_pair(&engine.connection_of(node)?.ownership(uid)))
 }
 
-/// A launch with a version failed, and the version or what it is made from may be why.
-pub fn launch_failed(engine: &mut Engine, node: &PoolNode, reason: &str, message: &str, console: Option<&str>) {
+/// The key pair that goes with a node: not while another node of the same version is booted with it.
+pub fn key_pair_to_remove(engine: &Engine, node: &PoolNode) -> Option<String> {
+    let uid = &node.image_claim()?.uid;
+    let shared = of(engine, uid).any(|other| other.is_build() && other.metadata.uid != node.metadata.uid);
+    key_pair_name(engine, node).filter(|_| !shared)
+}
+
+/// A launch for a version failed; `ends` says that the version, or what it is made from, may be why.
+pub fn launch_failed(
+    engine: &mut Engine,
+    node: &PoolNode,
+    (reason, message): (&str, &str),
+    console: Option<&str>,
+    ends: bool,
+) {
     let Some(claim) = node.image_claim() else { return };
     let server = format!("{} on {}", node.name_any(), node.spec.provider);
-    let fault = ImageFault {
-        console: console.map(str::to_owned),
-        ..work::fault(reason, format!("the server {server} did not become reachable: {message}"))
-    };
-    engine.memory.works.faults.insert(claim.uid.clone(), fault);
+    let message = format!("the server {server} did not become reachable: {message}");
+    if ends {
+        let fault = ImageFault { console: console.map(str::to_owned), ..work::fault(reason, message) };
+        engine.memory.works.faults.insert(claim.uid.clone(), fault);
+    } else {
+        engine.memory.works.troubles.insert(claim.uid.clone(), message);
+    }
     engine.mark(Mark::ProviderImage(Key::new(&claim.namespace, &claim.name)));
 }
 
@@ -167,8 +182,8 @@ pub fn launch_ended(engine: &mut Engine, node: &PoolNode, good: bool) {
     let Some(version) = node.spec.provider_image.as_ref().filter(|_| node.spec.pool.is_some()) else { return };
     let key = Key::of(node).sibling(version);
     let now = engine.now;
-    engine.memory.works.note_launch(key.clone(), good, now);
     let Some(record) = engine.provider_images.get(&key).cloned() else { return };
+    engine.memory.works.note_launch(key.clone(), good, now);
     let image = key.sibling(&record.spec.disk_image);
     let is_current =
         current(engine, &image, &record.spec.provider).is_some_and(|current| current.uid() == record.uid());
@@ -187,21 +202,31 @@ pub fn launch_ended(engine: &mut Engine, node: &PoolNode, good: bool) {
             record.spec.provider,
             before.name
         );
-        reject(engine, &key, &record, &seen);
+        engine.memory.works.turned.insert(record.uid().unwrap_or_default(), seen);
+        engine.mark(Mark::ProviderImage(key));
     }
 }
 
-/// Writes the rejection; from then on no boot that begins uses the version (rule 8).
-fn reject(engine: &mut Engine, key: &Key, record: &Arc<ProviderImage>, seen: &str) {
-    tracing::warn!(version = %key, seen, "rejected by its launches");
-    let image = engine.disk_images.get(&key.sibling(&record.spec.disk_image));
-    for about in [Some(record.object_ref(&())), image.map(|image| image.object_ref(&()))].into_iter().flatten() {
-        engine.setup.events.publish(&about, Severity::Warning, reason::ROLLED_BACK, seen.to_owned());
+/// Writes the rejection of a version whose launches failed, until it is written; from then on no boot that begins uses
+/// the version (rule 8).
+pub(super) fn rejects(engine: &mut Engine, key: &Key, record: &Arc<ProviderImage>) -> bool {
+    let uid = record.uid().unwrap_or_default();
+    if record.spec.rejected || record.metadata.deletion_timestamp.is_some() {
+        return false;
     }
-    engine.memory.works.faults.insert(record.uid().unwrap_or_default(), work::fault(reason::ROLLED_BACK, seen));
+    let Some(seen) = engine.memory.works.turned.get(&uid).cloned() else { return false };
     let (client, record) = (engine.setup.client.clone(), Arc::clone(record));
     let call = async move { records::patch(&client, &*record, json!({ "spec": { "rejected": true } })).await };
-    engine.write_once(Mark::ProviderImage(key.clone()), call, |engine, record: ProviderImage| {
+    let key = key.clone();
+    engine.write_once(Mark::ProviderImage(key.clone()), call, move |engine, record: ProviderImage| {
+        tracing::warn!(version = %key, seen, "rejected by its launches");
+        let image = engine.disk_images.get(&key.sibling(&record.spec.disk_image));
+        for about in [Some(record.object_ref(&())), image.map(|image| image.object_ref(&()))].into_iter().flatten() {
+            engine.setup.events.publish(&about, Severity::Warning, reason::ROLLED_BACK, seen.clone());
+        }
+        engine.memory.works.turned.remove(&uid);
+        engine.memory.works.faults.insert(uid, work::fault(reason::ROLLED_BACK, seen));
         engine.provider_images.wrote(record).into_iter().for_each(|change| changed(engine, &change));
     });
+    true
 }

@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep};
 
 use super::super::index::Key;
 use super::super::provider::Connection;
-use super::super::{Engine, records};
+use super::super::{Engine, Mark, records};
+use super::output::Output;
 use super::upload::{await_active, image_to_make, spawn};
 use super::work::{News, fault, tell};
 use super::{Work, servers};
@@ -30,8 +31,11 @@ use crate::ops::lease::LeaderGuard;
 /// How long a login may take, retries for a machine that is still starting included.
 const LOGIN: Duration = Duration::from_secs(60);
 const LOGIN_AGAIN: Duration = Duration::from_secs(2);
-/// How often a server that is being stopped is looked at.
+/// Pause before a build that cannot begin is looked at again.
+const MADE_AGAIN: Duration = Duration::from_secs(1);
+/// How often a server that is being stopped is looked at, and asked to stop again.
 const STOPPED_YET: Duration = Duration::from_secs(2);
+const STOP_AGAIN: Duration = Duration::from_secs(30);
 /// How long a snapshot whose request was not answered is looked for, and how often.
 const LOOKED_FOR: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
@@ -54,16 +58,20 @@ struct Build {
 /// Makes a version on its server.
 pub(super) fn make(engine: &mut Engine, key: &Key, version: &Arc<ProviderImage>) {
     let Some(uid) = version.uid() else { return };
-    let Some(build) = build(engine, key, version, &uid) else { return };
+    let Some(build) = build(engine, key, version, &uid) else {
+        // Its Provider is being connected, or its node's record says too little yet.
+        return engine.wake_in(MADE_AGAIN, Mark::ProviderImage(key.clone()));
+    };
     if let Some(work) = engine.memory.works.works.get_mut(&uid) {
         work.state = Work::Running;
     }
     let (report, of) = (engine.sender(), (key.clone(), uid.clone()));
+    let output = Output::new(key.clone(), uid.clone(), engine.sender());
     let news = move |news: News| {
         let (key, uid) = of.clone();
         report(Box::new(move |engine: &mut Engine| tell(engine, &key, &uid, news)));
     };
-    spawn(engine, key, &uid, async move { build.run(&news).await });
+    spawn(engine, key, &uid, async move { build.run(&news, &output).await });
 }
 
 fn build(engine: &Engine, key: &Key, version: &ProviderImage, uid: &str) -> Option<Build> {
@@ -94,12 +102,12 @@ fn build(engine: &Engine, key: &Key, version: &ProviderImage, uid: &str) -> Opti
 }
 
 impl Build {
-    async fn run(self, news: &(impl Fn(News) + Send + Sync)) -> Result<(), ImageFault> {
+    async fn run(self, news: &(impl Fn(News) + Send + Sync), output: &Output) -> Result<(), ImageFault> {
         let scripts = self.scripts().await?;
         let mut shell = self.login().await?;
         let setup =
             Setup { scripts, setup: self.source.setup.clone(), env: self.source.env.clone(), deadline: self.deadline };
-        prepare(&mut shell, &setup, |line: &str| news(News::Line(line.to_owned()))).await.map_err(setup_failed)?;
+        prepare(&mut shell, &setup, |line: &str| output.line(line)).await.map_err(setup_failed)?;
         drop(shell);
         self.stop().await?;
         news(News::Uploading);
@@ -139,16 +147,22 @@ impl Build {
 
     /// A clean shutdown: what the guest still holds in memory must be in the image.
     async fn stop(&self) -> Result<(), ImageFault> {
-        self.may_act()?;
-        match self.cloud.stop_server(&self.server_id).await {
-            Ok(()) => {}
-            // Already stopping, or an answer that got lost: what it does is looked at next.
-            Err(error) if matches!(error.class, ErrorClass::Conflict | ErrorClass::Unclear) => {}
-            Err(error) => return Err(refused("the server could not be stopped", &error)),
-        }
+        let mut asked: Option<Instant> = None;
         loop {
+            if asked.is_none_or(|at| at.elapsed() >= STOP_AGAIN) {
+                self.may_act()?;
+                match self.cloud.stop_server(&self.server_id).await {
+                    Ok(()) => {}
+                    // Busy with something else, or an answer that got lost: asked again when it goes on running.
+                    Err(error) if !matches!(error.class, ErrorClass::Auth | ErrorClass::Invalid) => {
+                        tracing::info!(server = self.server_id, %error, "server not stopped yet");
+                    }
+                    Err(error) => return Err(refused("the server could not be stopped", &error)),
+                }
+                asked = Some(Instant::now());
+            }
             match self.cloud.get_server(&self.server_id).await {
-                Ok(server) if server.status == ServerStatus::Other => return Ok(()),
+                Ok(server) if server.status == ServerStatus::Stopped => return Ok(()),
                 Ok(server) if server.status == ServerStatus::Error => {
                     return Err(fault(reason::SERVER_ERROR, "the server ended in ERROR while it was stopped"));
                 }

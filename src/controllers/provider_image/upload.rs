@@ -9,6 +9,7 @@ use futures::future::join_all;
 use kube::ResourceExt;
 use reqwest::Url;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::super::index::Key;
 use super::super::provider::Connection;
@@ -25,14 +26,13 @@ use crate::builder::unpack::Compression;
 use crate::builder::upload::{Progress, Source, Target, UploadError, upload};
 use crate::builder::{SourceClass, SourceError};
 use crate::cloud::{Cloud, ErrorClass, ImageStatus, NewImage, Ownership};
+use crate::ops::lease::LeaderGuard;
 
 /// First and longest pause between two looks at an image that is not active yet.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LONGEST_LOOK: Duration = Duration::from_secs(10);
 /// How many answers in a row must say that an image is gone: one 404 may be a hiccup.
 const ENOUGH_NOT_FOUND: u32 = 2;
-/// How long an upload that another process had begun may take to become active: its last bytes were sent, or never are.
-const RESUMED: Duration = Duration::from_secs(60);
 
 /// The image that a version becomes.
 pub(super) fn image_to_make(
@@ -150,7 +150,7 @@ fn lost() -> ImageFault {
     fault(reason::IMAGE_LOST, "the cloud gave the image up before it was complete")
 }
 
-/// Takes over a version whose image another process had begun (rule 14).
+/// Takes over a version whose image another process had begun, and which the cloud completes (rule 14).
 pub(super) fn resume(engine: &mut Engine, key: &Key, version: &Arc<ProviderImage>) {
     let Some(uid) = version.uid() else { return };
     let Some(status) = &version.status else { return };
@@ -159,20 +159,10 @@ pub(super) fn resume(engine: &mut Engine, key: &Key, version: &Arc<ProviderImage
         return engine.wake_in(FIRST_LOOK, super::Mark::ProviderImage(key.clone()));
     };
     let (cloud, Some(id)) = (Connection::cloud(connection), status.image_id.clone()) else { return };
-    let snapshot = status.server_id.is_some();
     tracing::info!(version = %key, image = id, "taking over what another process had begun");
     let work = Making { image_id: Some(id.clone()), uploading: true, ..Making::new(Work::Running) };
     engine.memory.works.begin(uid.clone(), work);
-    spawn(engine, key, &uid, async move {
-        if snapshot {
-            return await_active(&*cloud, &id).await;
-        }
-        // Nobody sends its bytes any more: if the last of them were not sent by now, they never are.
-        match tokio::time::timeout(RESUMED, await_active(&*cloud, &id)).await {
-            Ok(ended) => ended,
-            Err(_) => Err(fault(reason::INTERRUPTED, "the operator was restarted while the image was uploaded")),
-        }
-    });
+    spawn(engine, key, &uid, async move { await_active(&*cloud, &id).await });
 }
 
 /// One version that a download is for.
@@ -181,22 +171,27 @@ struct Member {
     uid: String,
     cloud: Arc<dyn Cloud>,
     image: NewImage,
+    unwanted: CancellationToken,
+    guard: LeaderGuard,
 }
 
 /// Downloads once, for all these versions of one image.
 pub fn start(engine: &mut Engine, image: &DiskImage, versions: &[Arc<ProviderImage>]) {
     let Some(wanted) = image.spec.source.url.clone() else { return };
     let format = format_name(wanted.format);
-    let members: Vec<Member> = versions
-        .iter()
-        .filter_map(|version| {
-            let key = Key::of(&**version);
-            let uid = version.uid()?;
-            let connection = engine.connections.get(&key.sibling(&version.spec.provider))?;
-            let image = image_to_make(image, version, connection.ownership(&uid), format);
-            Some(Member { key, uid, cloud: Connection::cloud(connection), image })
-        })
-        .collect();
+    let mut members = Vec::new();
+    for version in versions {
+        let key = Key::of(&**version);
+        let uid = version.uid().unwrap_or_default();
+        let Some(connection) = engine.connections.get(&key.sibling(&version.spec.provider)) else {
+            tell(engine, &key, &uid, News::Failed(not_connected(&version.spec.provider)));
+            continue;
+        };
+        let Some(unwanted) = engine.memory.works.works.get(&uid).map(|work| work.cancel.clone()) else { continue };
+        let image = image_to_make(image, version, connection.ownership(&uid), format);
+        let (cloud, guard) = (Connection::cloud(connection), engine.setup.guard.clone());
+        members.push(Member { key, uid, cloud, image, unwanted, guard });
+    }
     let digest = versions.iter().find_map(|version| version.spec.digest.clone()).unwrap_or_default();
     let report = engine.sender();
     let active_within = image.spec.build_timeout.as_std();
@@ -221,7 +216,20 @@ fn source(wanted: &UrlSource, digest: &str) -> Result<Source, SourceError> {
     })
 }
 
+pub(super) fn not_connected(provider: &str) -> ImageFault {
+    fault(reason::PROVIDER_NOT_READY, format!("the Provider {provider} is not connected any more"))
+}
+
 impl Member {
+    /// Makes the empty image; an answer that got lost is not asked for again, and what came of it is removed.
+    async fn create(&self) -> Result<String, ImageFault> {
+        if !self.guard.is_current() || self.unwanted.is_cancelled() {
+            return Err(fault(reason::INTERRUPTED, "nobody wants it any more, or this replica does not lead any more"));
+        }
+        let made = self.cloud.create_image(&self.image).await;
+        made.map_err(|error| refused("the image could not be made", &error))
+    }
+
     fn tell(&self, report: &(impl Fn(Arrival) + ?Sized), news: News) {
         let (key, uid) = (self.key.clone(), self.uid.clone());
         report(Box::new(move |engine: &mut Engine| tell(engine, &key, &uid, news)));
@@ -234,7 +242,7 @@ async fn deliver(
     active_within: Duration,
     report: &(impl Fn(Arrival) + Send + Clone + Sync + 'static),
 ) {
-    let made = join_all(members.iter().map(|member| member.cloud.create_image(&member.image))).await;
+    let made = join_all(members.iter().map(Member::create)).await;
     let mut ready = Vec::new();
     for (member, answer) in members.into_iter().zip(made) {
         match answer {
@@ -243,7 +251,7 @@ async fn deliver(
                 member.tell(report, News::Uploading);
                 ready.push((member, id));
             }
-            Err(error) => member.tell(report, News::Failed(refused("the image could not be made", &error))),
+            Err(fault) => member.tell(report, News::Failed(fault)),
         }
     }
     if ready.is_empty() {
@@ -255,6 +263,7 @@ async fn deliver(
             name: member.key.to_string(),
             cloud: Arc::clone(&member.cloud),
             image_id: id.clone(),
+            unwanted: member.unwanted.clone(),
         })
         .collect();
     let members: Arc<Vec<Member>> = Arc::new(ready.into_iter().map(|(member, _)| member).collect());

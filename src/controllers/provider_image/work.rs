@@ -17,8 +17,6 @@ use crate::plan::image::{Launches, version};
 
 /// How often progress and output are written at most.
 const SHOWN_EVERY: Duration = Duration::from_secs(5);
-/// The longest output that is kept; the schema's bound.
-const LOG_BYTES: usize = 8192;
 /// How many launches of a version are judged, and for how long.
 const LAUNCHES: usize = 20;
 const LAUNCHES_LAST: SignedDuration = SignedDuration::from_hours(1);
@@ -32,6 +30,10 @@ pub struct Memory {
     pub(super) removals: HashMap<String, Removing>,
     /// Why a server of a version failed, by the version's uid.
     pub(super) faults: HashMap<String, ImageFault>,
+    /// The last launch for a version that failed without its being why, by its uid.
+    pub(super) troubles: HashMap<String, String>,
+    /// Versions whose launches failed, and what was seen: their rejection is to be written.
+    pub(super) turned: HashMap<String, String>,
     /// Recent launches of each version.
     launches: HashMap<Key, VecDeque<(Timestamp, bool)>>,
 }
@@ -117,6 +119,8 @@ impl Memory {
         self.works.remove(uid);
         self.removals.remove(uid);
         self.faults.remove(uid);
+        self.troubles.remove(uid);
+        self.turned.remove(uid);
         self.launches.remove(key);
     }
 }
@@ -129,8 +133,8 @@ pub enum News {
     Uploading,
     /// So many bytes of the file were read, of so many.
     Progress(u64, Option<u64>),
-    /// It printed a line.
-    Line(String),
+    /// What it printed last.
+    Printed(String),
     /// The image is active.
     Made,
     /// It could not be made.
@@ -140,18 +144,12 @@ pub enum News {
 /// Takes news of a version; those of a version that is not worked for any more say nothing.
 pub fn tell(engine: &mut Engine, key: &Key, uid: &str, news: News) {
     let Some(work) = engine.memory.works.works.get_mut(uid) else { return };
-    let urgent = !matches!(news, News::Progress(..) | News::Line(_));
+    let urgent = !matches!(news, News::Progress(..) | News::Printed(_));
     match news {
         News::Image(id) => work.image_id = Some(id),
         News::Uploading => work.uploading = true,
         News::Progress(bytes, total) => work.progress = Some(progress(bytes, total)),
-        News::Line(line) => {
-            tracing::info!(version = %key, line, "build");
-            work.log.push_str(&line);
-            work.log.push('\n');
-            let start = work.log.ceil_char_boundary(work.log.len().saturating_sub(LOG_BYTES));
-            work.log.drain(..start);
-        }
+        News::Printed(tail) => work.log = tail,
         News::Made => work.state = version::Work::Made,
         News::Failed(fault) => {
             tracing::warn!(version = %key, reason = fault.reason, message = fault.message, "version not made");

@@ -146,7 +146,9 @@ fn last_start(place: &Place<'_>) -> Option<Timestamp> {
 /// Whether the newest record tells of a failed attempt, and is no older than the last one.
 fn is_failure_unwritten(place: &Place<'_>, started: Timestamp) -> bool {
     let newest = place.versions.iter().max_by_key(|version| version.number);
-    newest.is_some_and(|newest| newest.number >= started.as_second() && newest.came_to_nothing())
+    // One that a person rejected while it was made is no failure: the next one comes when the schedule says so.
+    let failed = |newest: &Version| newest.came_to_nothing() && !newest.rejected;
+    newest.is_some_and(|newest| newest.number >= started.as_second() && failed(newest))
 }
 
 /// What is remembered once an attempt starts at a place, asked before its record is there. All that was asked for until

@@ -93,9 +93,9 @@ pub struct Observation {
     pub work: Work,
     /// The server on which it is made.
     pub server: Server,
-    /// Whether its image's id is recorded.
-    pub image_known: bool,
-    /// Until when it must be made.
+    /// Whether its image's id is recorded, and the cloud needs nothing more from us to complete it.
+    pub resumable: bool,
+    /// Until when it must be made, and once it is made, tried.
     pub deadline: Timestamp,
     /// How its trial boots go.
     pub trials: Trials,
@@ -154,7 +154,7 @@ pub fn decide(o: &Observation) -> Step {
         State::Building | State::Uploading | State::Validating if !o.wanted => Step::MarkFailed(Failure::Unwanted),
         State::Building | State::Uploading => make(o),
         State::Validating | State::Ready if o.rejected => Step::MarkRejected,
-        State::Validating => validate(o.trials),
+        State::Validating => validate(o),
         State::Ready | State::Rejected => Step::Wait(None),
         State::Failed => remove(o),
     }
@@ -165,7 +165,7 @@ fn make(o: &Observation) -> Step {
         (Work::Made, _) if o.trials.wanted == 0 => Step::MarkReady,
         (Work::Made, _) => Step::MarkValidating,
         (Work::Failed, _) => Step::MarkFailed(Failure::Work),
-        (Work::None, _) if o.image_known => Step::Resume,
+        (Work::None, _) if o.resumable => Step::Resume,
         (Work::None, _) => Step::MarkFailed(Failure::Interrupted),
         _ if o.now >= o.deadline => Step::MarkFailed(Failure::Timeout),
         (Work::AwaitsServer, Server::Failed) => Step::MarkFailed(Failure::Server),
@@ -175,13 +175,13 @@ fn make(o: &Observation) -> Step {
 }
 
 /// All trial boots must become reachable; one that does not is enough to reject the version.
-const fn validate(trials: Trials) -> Step {
-    if trials.failed {
-        Step::MarkRejected
-    } else if trials.good >= trials.wanted {
-        Step::MarkReady
-    } else {
-        Step::Wait(None)
+fn validate(o: &Observation) -> Step {
+    match o.trials {
+        Trials { failed: true, .. } => Step::MarkRejected,
+        Trials { wanted, good, .. } if good >= wanted => Step::MarkReady,
+        // What gets no servers must not keep the next version from being made for ever (rule 13).
+        _ if o.now >= o.deadline => Step::MarkFailed(Failure::Timeout),
+        _ => Step::Wait(Some(o.deadline)),
     }
 }
 
@@ -214,7 +214,7 @@ mod tests {
             held: true,
             work: Work::Running,
             server: Server::Coming,
-            image_known: false,
+            resumable: false,
             deadline: LATER,
             trials: Trials { wanted: 1, good: 0, failed: false },
             booting: false,
@@ -240,7 +240,7 @@ mod tests {
                 Observation { work: Work::Made, trials: Trials { wanted: 0, good: 0, failed: false }, ..building },
                 Step::MarkReady,
             ),
-            ("its trial boots", seen(State::Validating), Step::Wait(None)),
+            ("its trial boots", seen(State::Validating), Step::Wait(Some(LATER))),
             (
                 "its trial answers",
                 Observation { trials: Trials { wanted: 1, good: 1, failed: false }, ..seen(State::Validating) },
@@ -249,7 +249,7 @@ mod tests {
             (
                 "one of two answers",
                 Observation { trials: Trials { wanted: 2, good: 1, failed: false }, ..seen(State::Validating) },
-                Step::Wait(None),
+                Step::Wait(Some(LATER)),
             ),
             ("it is used", seen(State::Ready), Step::Wait(None)),
         ];
@@ -278,13 +278,18 @@ mod tests {
             ("its process is gone", Observation { work: Work::None, ..building }, failed(Failure::Interrupted)),
             (
                 "its process is gone, and its image is recorded",
-                Observation { work: Work::None, image_known: true, ..seen(State::Uploading) },
+                Observation { work: Work::None, resumable: true, ..seen(State::Uploading) },
                 Step::Resume,
             ),
             (
                 "what was made just before the deadline counts",
                 Observation { now: LATER, work: Work::Made, ..building },
                 Step::MarkValidating,
+            ),
+            (
+                "its trial gets no server",
+                Observation { now: LATER, ..seen(State::Validating) },
+                failed(Failure::Timeout),
             ),
             (
                 "nobody wants it any more",
