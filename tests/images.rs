@@ -12,10 +12,14 @@ mod support;
 
 #[path = "images/job.rs"]
 mod job;
+#[path = "images/precise.rs"]
+mod precise;
 #[path = "images/snapshot.rs"]
 mod snapshot;
 #[path = "images/stage.rs"]
 mod stage;
+#[path = "images/story.rs"]
+mod story;
 #[path = "images/undo.rs"]
 mod undo;
 #[path = "images/url.rs"]

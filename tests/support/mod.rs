@@ -35,6 +35,7 @@ mod program;
 mod proxy;
 pub mod signature;
 mod simulator;
+pub mod versions;
 mod wait;
 pub mod world;
 

@@ -151,7 +151,13 @@ pub struct Project {
 impl Project {
     /// Logs in as one cloud of its clouds.yaml.
     pub async fn log_in(cloud: &str) -> Self {
-        let (url, auth) = credentials(&OpenStack::shared().text(), cloud);
+        Self::of(&OpenStack::shared().text(), cloud).await
+    }
+
+    /// Logs in as one cloud of any clouds.yaml, a simulator's too.
+    pub async fn of(clouds_yaml: &str, cloud: &str) -> Self {
+        install_crypto_provider();
+        let (url, auth) = credentials(clouds_yaml, cloud);
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
         let answer = client.post(format!("{url}/auth/tokens")).json(&auth).send().await.unwrap();
         assert_eq!(answer.status(), 201);
@@ -191,6 +197,50 @@ impl Project {
         let ports = ports.as_array_mut().unwrap();
         ports.retain(|port| servers.iter().any(|id| port["device_id"] == id.as_str()));
         std::mem::take(ports)
+    }
+
+    /// The images that a Provider made, by what they themselves say.
+    pub async fn images_of(&self, provider: &str) -> Vec<Value> {
+        let mut images = self.get("image", "/images?limit=1000").await["images"].take();
+        let images = images.as_array_mut().unwrap();
+        images.retain(|image| image["nodepool_provider"] == provider);
+        std::mem::take(images)
+    }
+
+    /// Makes an image of these bytes; returns its id.
+    pub async fn make_image(&self, wanted: Value, bytes: Vec<u8>) -> String {
+        let (status, body) = self.call(Method::POST, "image", "/images", Some(wanted)).await;
+        assert_eq!(status, 201, "{body}");
+        let id = body["id"].as_str().unwrap().to_owned();
+        let request = self.client.put(format!("{}/images/{id}/file", self.login.url("image")));
+        let request = request.header("x-auth-token", &self.login.token);
+        let answer = request.header("content-type", "application/octet-stream").body(bytes).send().await.unwrap();
+        assert_eq!(answer.status(), 204, "PUT image {id}");
+        id
+    }
+
+    /// Status and body of a question for an image's bytes.
+    pub async fn bytes(&self, image: &str) -> (u16, Vec<u8>) {
+        let request = self.client.get(format!("{}/images/{image}/file", self.login.url("image")));
+        let answer = request.header("x-auth-token", &self.login.token).send().await.unwrap();
+        (answer.status().as_u16(), answer.bytes().await.unwrap().to_vec())
+    }
+
+    /// Says whether an image may be deleted.
+    pub async fn protect(&self, image: &str, protected: bool) {
+        let steps = json!([{"op": "replace", "path": "/protected", "value": protected}]);
+        let request = self.client.patch(format!("{}/images/{image}", self.login.url("image")));
+        let request = request.header("content-type", "application/openstack-images-v2.1-json-patch");
+        let request = request.header("x-auth-token", &self.login.token);
+        let answer = request.body(steps.to_string()).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "PATCH image {image}");
+    }
+
+    /// The names of the key pairs that an installation made.
+    pub async fn key_pairs_of(&self, owner: &str) -> Vec<String> {
+        let pairs = self.get("compute", "/os-keypairs").await["keypairs"].take();
+        let names = pairs.as_array().unwrap().iter().map(|pair| pair["keypair"]["name"].as_str().unwrap().to_owned());
+        names.filter(|name| name.contains(owner)).collect()
     }
 
     /// What a server's console says.

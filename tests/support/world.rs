@@ -140,6 +140,11 @@ impl World {
         Self { operator, clouds: Vec::new(), namespace, api: None, names: vec![provider.to_owned()], patience }
     }
 
+    /// How long a wait lasts before it fails.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// A world with one cloud, `a`.
     pub async fn one_cloud(max_servers: u32) -> Self {
         Self::builder().cloud("a", max_servers).start().await
