@@ -1,5 +1,5 @@
 //! The operator on the real services of OpenStack (`tests/openstack`): pools with real SSH handshakes, refusals that the
-//! services word themselves, and outages of each of them. What really is in the cloud is asked over plain HTTP.
+//! services word themselves, images made, undone and protected, and outages of each service. What really is in the cloud is asked over plain HTTP.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on panics")]
 
@@ -7,10 +7,14 @@ mod support;
 
 #[path = "real_cloud/fence.rs"]
 mod fence;
+#[path = "real_cloud/images.rs"]
+mod images;
 #[path = "real_cloud/outages.rs"]
 mod outages;
 #[path = "real_cloud/pools.rs"]
 mod pools;
+#[path = "images/precise.rs"]
+mod precise;
 #[path = "real_cloud/refusals.rs"]
 mod refusals;
 #[path = "real_cloud/stage.rs"]
