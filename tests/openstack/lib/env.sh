@@ -1,12 +1,17 @@
-# Settings of the lab; sourced by up, down and status, never run. What lasts is below the user's cache folder.
+# Settings of the lab; sourced by up, down, status and venv, never run. What lasts is below the user's cache
+# folder. Takes `--virt=fake` or `--virt=libvirt` off the front of their arguments: which of the two labs is meant.
+LAB_VIRT=fake
+case ${1:-} in --virt=fake | --virt=libvirt) LAB_VIRT=${1#--virt=}; shift ;; esac
 LAB_HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/nodepool-operator
-LAB_DIR=${OPENSTACK_LAB:-$cache/openstack}
+LAB_DIR=openstack
+[ "$LAB_VIRT" = fake ] || LAB_DIR=openstack-$LAB_VIRT
+LAB_DIR=${OPENSTACK_LAB:-$cache/$LAB_DIR}
 mkdir -p "$LAB_DIR"/{run,log}
 LAB_DIR=$(cd "$LAB_DIR" && pwd)
 # A virtual environment for each list of pinned packages: a changed list never meets half of an older one.
 LAB_VENV=$cache/openstack-venv-$(sha256sum < "$LAB_HERE/lib/requirements.txt" | cut -c1-12)
-export LAB_HERE LAB_DIR LAB_VENV
+export LAB_HERE LAB_DIR LAB_VENV LAB_VIRT
 
 # Ports on 127.0.0.1, which the kernel named when this cloud was made: they are in its catalogue and its databases.
 [ ! -e "$LAB_DIR/ports" ] || . "$LAB_DIR/ports"
@@ -23,7 +28,7 @@ export LAB_QUOTA_INSTANCES=2000 LAB_QUOTA_CORES=4000 LAB_QUOTA_RAM=2000000 LAB_Q
 # With a limit, Nova lists all ports of the project at every boot.
 export LAB_QUOTA_PORTS=-1
 
-# The one nova-compute, whose servers need no hypervisor.
+# The one nova-compute; the size is that of a host whose servers need no hypervisor.
 export LAB_HOST_VCPUS=1000 LAB_HOST_RAM_MIB=2000000 LAB_HOST_DISK_GB=600000
 export LAB_API_THREADS=8
 LAB_USER=$(id -un) LAB_GROUP=$(id -gn)

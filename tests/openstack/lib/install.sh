@@ -17,7 +17,9 @@ install_packages() { # PACKAGE...
   (
     umask 022
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"
+    # Somebody else may be installing.
+    wait=(-o DPkg::Lock::Timeout=300)
+    apt-get update "${wait[@]}" && apt-get install "${wait[@]}" -y --no-install-recommends "${missing[@]}"
   ) >> "$LAB_DIR/log/apt.log" 2>&1 || result=$?
   [ -z "$made" ] || rm -f $policy
   [ $result = 0 ] || die "apt-get failed (log/apt.log): ${missing[*]}"

@@ -10,6 +10,11 @@ v['AUTH'] = auth
 v['AUTHTOKEN'] = auth + ('\nwww_authenticate_uri = http://127.0.0.1:%(KEYSTONE_PORT)s/v3\n'
                          'service_token_roles = service\nservice_token_roles_required = true' % v)
 v['AUTHTOKEN'] += '\ntoken_cache_time = %(TOKEN_CACHE_SECONDS)s' % v
+machines = v['VIRT'] == 'libvirt'
+v['COMPUTE_DRIVER'] = 'oslab.MachineDriver' if machines else 'oslab.LabDriver'
+# No metadata service tells a machine what it is.
+v['FORCE_CONFIG_DRIVE'] = 'true' if machines else 'false'
+v['LIBVIRT_SOCKET'] = v['DIR'] + '/data/libvirt/run/libvirt-sock'
 where = {'my.cnf': 'mysql', 'rabbitmq.conf': 'rabbit', 'keystone.conf': 'keystone', 'glance-api.conf': 'glance',
          'placement.conf': 'placement', 'neutron.conf': 'neutron', 'ml2_conf.ini': 'neutron', 'nova.conf': 'nova'}
 for name, folder in where.items():

@@ -1,7 +1,7 @@
 """Fill the lab's cloud: catalogue, service users, projects, quotas, flavors, networks, images, key pair, clouds.yaml.
 
 Every step asks before it makes, so it can be run again. Stages: `identity` needs keystone only, `rest` needs the
-APIs, `ready` waits for the workers.
+APIs, `images` needs Glance, `ready` waits for the workers.
 """
 import json
 import os
@@ -132,7 +132,7 @@ FLAVORS = [  # name, MB, vcpus, GB
 
 
 def rest():
-    nova, net, gl = U['nova'] + '/v2.1', U['neutron'] + '/v2.0', U['glance'] + '/v2'
+    nova, net = U['nova'] + '/v2.1', U['neutron'] + '/v2.0'
     have = {f['name'] for f in call('GET', nova + '/flavors')['flavors']}
     for name, ram, vcpus, disk in FLAVORS:
         if name not in have:
@@ -174,6 +174,12 @@ def rest():
             old = []
         if not old:
             call('POST', nova + '/os-keypairs', {'keypair': {'name': 'lab-key', 'public_key': public}}, tok=tok)
+
+
+def images():
+    if E['VIRT'] == 'libvirt':
+        return machine_images()
+    gl = U['glance'] + '/v2'
     images = {i['name'] for i in call('GET', gl + '/images?visibility=public&limit=200')['images']}
     for name in ('debian-13', 'ubuntu-24.04'):
         if name not in images:
@@ -183,6 +189,29 @@ def rest():
                                               'os_distro': name.split('-')[0]})
             call('PUT', f"{gl}/images/{i['id']}/file", os.urandom(1 << 20),
                  Content_Type='application/octet-stream')
+
+
+def machine_images():
+    """A Debian that boots in QEMU, by a kernel and a ramdisk that are images of their own."""
+    gl, folder, ids = U['glance'] + '/v2', LAB + '/image', {}
+    have = {i['name']: i['id'] for i in call('GET', gl + '/images?visibility=public&limit=200')['images']}
+    debian = {'os_distro': 'debian', 'hw_cdrom_bus': 'scsi', 'hw_scsi_model': 'virtio-scsi', 'hw_rng_model': 'virtio',
+              'min_disk': 1, 'os_command_line': 'root=/dev/vda console=ttyS0 net.ifnames=0 panic=5 mitigations=off'}
+    for name, file, kind in (('kernel', 'vmlinuz', 'aki'), ('ramdisk', 'initrd', 'ari'),
+                             ('debian-13', 'root.qcow2', None)):
+        if name not in have:
+            more = {} if kind else dict(debian, kernel_id=ids['kernel'], ramdisk_id=ids['ramdisk'])
+            i = call('POST', gl + '/images', dict({
+                'name': name, 'visibility': 'public', 'disk_format': kind or 'qcow2',
+                'container_format': kind or 'bare'}, **more))
+            with open(f'{folder}/{file}', 'rb') as f:
+                r = http.put(f"{gl}/images/{i['id']}/file", data=f, headers={
+                    'X-Auth-Token': TOKEN, 'Content-Type': 'application/octet-stream'})
+            if r.status_code != 204:
+                call('DELETE', f"{gl}/images/{i['id']}")
+                sys.exit(f'{name}: {r.status_code} {r.text}')
+            have[name] = i['id']
+        ids[name] = have[name]
 
 
 def ready():
@@ -218,5 +247,7 @@ for stage in sys.argv[1:]:
         clouds(application_credential())
     elif stage == 'rest':
         rest()
+    elif stage == 'images':
+        images()
     elif stage == 'ready':
         ready()

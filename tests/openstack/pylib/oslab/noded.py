@@ -3,6 +3,8 @@ connection, with the instance's own host key and authorized keys.
 
 Fixed addresses are within 127.0.0.0/8, so they need no interface. Floating addresses (also within 127.0.0.0/8)
 are read from neutron's database: a listener on the floating address is the instance's.
+
+Where servers are machines, what listens on an address is a relay to the machine's own sshd (relay.py).
 """
 import json
 import os
@@ -39,6 +41,8 @@ def query(sql):
 
 
 FLOATING = """select floating_ip_address, fixed_ip_address from floatingips where fixed_ip_address is not null"""
+MACS = """select a.ip_address, p.mac_address from ipallocations a join ports p on a.port_id = p.id
+          where p.device_owner like 'compute:%'"""
 
 
 class Daemon:
@@ -48,6 +52,10 @@ class Daemon:
         self.children = {}           # pid -> (uuid, Popen)
         self.nodes = {}              # uuid -> (mtime, node)
         self.floats = {}
+        self.relay = None
+        if os.environ['LAB_VIRT'] == 'libvirt':
+            from oslab.relay import Relay
+            self.relay = Relay()
         shutil.rmtree(RUN, ignore_errors=True)
         os.makedirs(RUN, mode=0o700)
 
@@ -82,6 +90,8 @@ class Daemon:
                 continue
             for address in node['addresses']:
                 want[address] = uuid
+        for address in (self.relay.answering() if self.relay else ()):
+            want[address] = 'machine:' + address
         for public, fixed in self.floats.items():
             if fixed in want:
                 want[public] = want[fixed]
@@ -135,6 +145,9 @@ class Daemon:
         except OSError:
             return
         conn.setblocking(True)
+        if owner.startswith('machine:'):
+            self.relay.serve(owner.removeprefix('machine:'), conn)
+            return
         try:
             node = self.nodes[owner][1]
             command = [SSHD, '-i', '-e', '-f', self.config(node)]
@@ -153,6 +166,9 @@ class Daemon:
             if now >= next_float:
                 found = query(FLOATING)
                 self.floats = self.floats if found is None else found
+                if self.relay:
+                    found = query(MACS)
+                    self.relay.macs = self.relay.macs if found is None else found
                 next_float = now + 1
             if now >= next_scan:
                 self.scan()
