@@ -77,9 +77,9 @@ end_machines() { # [--purge]: they go off, as with a host that is shut down; QEM
 build_machine_image() {
   local recipe=$LAB_HERE/lib/machine-image version
   version=$(sha256sum < "$recipe" | cut -c1-12)
-  [ ! -e "$MACHINE_IMAGE/complete-$version" ] || return 0
+  [ "$(cat "$MACHINE_IMAGE/version" 2>/dev/null)" != "$version" ] || return 0
   say "building the machines' image (a minute, once)"
   rm -rf "$MACHINE_IMAGE"
   bash "$recipe" "$MACHINE_IMAGE" > "$LAB_DIR/log/machine-image.log" 2>&1 9>&- || die "no image (log/machine-image.log)"
-  touch "$MACHINE_IMAGE/complete-$version"
+  echo "$version" > "$MACHINE_IMAGE/version"
 }

@@ -194,7 +194,14 @@ def images():
 def machine_images():
     """A Debian that boots in QEMU, by a kernel and a ramdisk that are images of their own."""
     gl, folder, ids = U['glance'] + '/v2', LAB + '/image', {}
-    have = {i['name']: i['id'] for i in call('GET', gl + '/images?visibility=public&limit=200')['images']}
+    with open(folder + '/version') as f:
+        version = f.read().strip()
+    have = {}
+    for i in call('GET', gl + '/images?visibility=public&limit=200')['images']:
+        if i.get('recipe') == version:
+            have[i['name']] = i['id']
+        else:      # built by an older recipe
+            call('DELETE', f"{gl}/images/{i['id']}")
     debian = {'os_distro': 'debian', 'hw_cdrom_bus': 'scsi', 'hw_scsi_model': 'virtio-scsi', 'hw_rng_model': 'virtio',
               'min_disk': 1, 'os_command_line': 'root=/dev/vda console=ttyS0 net.ifnames=0 panic=5 mitigations=off'}
     for name, file, kind in (('kernel', 'vmlinuz', 'aki'), ('ramdisk', 'initrd', 'ari'),
@@ -203,7 +210,7 @@ def machine_images():
             more = {} if kind else dict(debian, kernel_id=ids['kernel'], ramdisk_id=ids['ramdisk'])
             i = call('POST', gl + '/images', dict({
                 'name': name, 'visibility': 'public', 'disk_format': kind or 'qcow2',
-                'container_format': kind or 'bare'}, **more))
+                'container_format': kind or 'bare', 'recipe': version}, **more))
             with open(f'{folder}/{file}', 'rb') as f:
                 r = http.put(f"{gl}/images/{i['id']}/file", data=f, headers={
                     'X-Auth-Token': TOKEN, 'Content-Type': 'application/octet-stream'})
