@@ -13,6 +13,9 @@ TEST_THREADS ?= 4
 TESTS ?=
 # What tests/clients.rs runs: the Go program, the Python packages. Says so when it has to make them.
 CLIENTS := tests/clients/gophercloud/build >/dev/null && tests/openstack/venv >/dev/null
+# Tests whose name begins with this boot machines, which takes minutes: they are compiled and linted with the others, and
+# run by `make test-vm` alone.
+ON_MACHINES := on_machines::
 # Each check of `make test` says how long it took.
 step = @echo; echo "== $(1)"
 
@@ -28,7 +31,7 @@ demo-down: ## End the demo
 	@demo/down
 
 ##@ Check it
-.PHONY: test format lint licences unit integration clients conformance chaos bench advisories
+.PHONY: test format lint licences unit integration clients conformance chaos test-vm bench advisories
 test: format lint licences unit integration ## Everything below up to `integration`: what CI runs
 
 format: ## Formatting is rustfmt's
@@ -52,7 +55,7 @@ integration: ## The real operator against a real kube-apiserver, simulated cloud
 	$(call step,integration)
 	cargo test --locked --no-run --test '*'
 	$(CLIENTS)
-	tests/kubernetes/with tests/openstack/with cargo test --locked --no-fail-fast --test '*' -- --test-threads=$(TEST_THREADS) $(TESTS)
+	tests/kubernetes/with tests/openstack/with cargo test --locked --no-fail-fast --test '*' -- --test-threads=$(TEST_THREADS) --skip $(ON_MACHINES) $(TESTS)
 
 clients: ## The openstack command, openstacksdk and gophercloud, unmodified, against the simulator
 	cargo test --locked --no-run --test clients
@@ -63,6 +66,11 @@ conformance: ## One suite against the simulator and a real OpenStack; ends with 
 	cargo test --locked --no-run --test conformance
 	tests/openstack/with cargo test --locked --test conformance -- --test-threads=$(TEST_THREADS) $(TESTS) \
 	  | tests/conformance/table
+
+test-vm: ## Images built on, tried on and booted by real machines in emulation (root; tests/openstack/README.md)
+	cargo test --locked --no-run --test vm
+	tests/kubernetes/with tests/openstack/with --virt=libvirt \
+	  cargo test --locked --test vm -- --nocapture $(ON_MACHINES)
 
 # Seconds of new seeds; `make chaos CHAOS_SEED=7` plays one again.
 CHAOS_SECONDS ?= 600

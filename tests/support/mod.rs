@@ -6,7 +6,7 @@
 //! - [`ControlPlane::shared`]: one kube-apiserver for all tests of the run;
 //! - [`Namespace::new`]: a namespace of the test's own, with `kubectl` and a client;
 //! - [`Simulator::start`]: an OpenStack that listens on loopback, with an admin client;
-//! - [`openstack::OpenStack::shared`]: the real services, for all tests of the run;
+//! - [`openstack::OpenStack::shared`]: the real services, for all tests of the run; `machines`: with machines to boot;
 //! - [`Operator::for_namespace`]: the operator, watching that namespace only;
 //! - [`Proxy`]: stands before the API server or a cloud, for tests that crash or cut at an exact call;
 //! - [`World`]: all of these as most tests want them, with the waits that tests share;

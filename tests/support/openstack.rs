@@ -17,6 +17,12 @@ use super::control_plane::install_crypto_provider;
 /// Names the clouds.yaml of a cloud that is up.
 const GIVEN: &str = "OPENSTACK_FOR_TESTS";
 
+/// Servers are addresses of this machine.
+const FAKE: &str = "--virt=fake";
+
+/// Servers are machines in emulation.
+const MACHINES: &str = "--virt=libvirt";
+
 /// The cloud as the machine that it runs on sees it.
 pub struct OpenStack {
     clouds_yaml: PathBuf,
@@ -25,17 +31,29 @@ pub struct OpenStack {
 impl OpenStack {
     /// The cloud of this run, started if there is none yet. Blocks until it answers.
     pub fn shared() -> &'static Self {
+        Self::of(FAKE)
+    }
+
+    /// The cloud of this run, whose servers are machines; for a test program that asks for it before all else. What is
+    /// run on a server of the other kind runs on this machine.
+    pub fn machines() -> &'static Self {
+        let cloud = Self::of(MACHINES);
+        assert!(cloud.folder().join("data/libvirt").is_dir(), "{GIVEN} names a cloud without machines");
+        cloud
+    }
+
+    fn of(virt: &str) -> &'static Self {
         static SHARED: OnceLock<OpenStack> = OnceLock::new();
         SHARED.get_or_init(|| {
             install_crypto_provider();
-            let clouds_yaml = std::env::var_os(GIVEN).map_or_else(Self::up, PathBuf::from);
+            let clouds_yaml = std::env::var_os(GIVEN).map_or_else(|| Self::up(virt), PathBuf::from);
             Self { clouds_yaml }
         })
     }
 
     /// Starts whatever does not run; returns the path of its clouds.yaml.
-    fn up() -> PathBuf {
-        let output = script("up").stderr(Stdio::inherit()).output().unwrap();
+    fn up(virt: &str) -> PathBuf {
+        let output = script("up").arg(virt).stderr(Stdio::inherit()).output().unwrap();
         assert!(output.status.success(), "tests/openstack/up: {}", output.status);
         PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
     }
@@ -76,7 +94,7 @@ pub struct Outage(());
 
 impl Drop for Outage {
     fn drop(&mut self) {
-        OpenStack::up();
+        OpenStack::up(FAKE);
     }
 }
 
