@@ -31,7 +31,7 @@ demo-down: ## End the demo
 	@demo/down
 
 ##@ Check it
-.PHONY: test format lint licences unit integration clients conformance chaos test-vm bench advisories
+.PHONY: test format lint licences unit integration clients conformance chaos sample test-vm bench advisories
 test: format lint licences unit integration ## Everything below up to `integration`: what CI runs
 
 format: ## Formatting is rustfmt's
@@ -78,7 +78,10 @@ chaos: ## Faults, kills and rival leaders by chance, for ten minutes; prints how
 	cargo test --locked --no-run --test crash
 	CHAOS_SECONDS=$(CHAOS_SECONDS) tests/kubernetes/with cargo test --locked --test crash -- --nocapture chaos::
 
-bench: ## The figures of docs/performance.md: release build, real kube-apiserver, simulated cloud
+sample: ## Build the image of deploy/samples/images/job.yaml, boot it in QEMU and log in (needs root)
+	tests/images/build-sample
+
+bench: ## The figures of docs/performance.md: release build, real kube-apiserver, simulated cloud, for uploads a real one
 	tests/kubernetes/with cargo bench --locked --bench performance
 
 advisories: $(DENY) ## Known vulnerabilities of dependencies (needs the network)

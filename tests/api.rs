@@ -231,16 +231,24 @@ fn reads_as_its_kind(document: &Value) {
 
 #[test]
 fn samples_read_as_their_kinds() {
-    let files: Vec<_> = ["deploy/samples", "deploy/samples/request"]
+    let files: Vec<_> = ["deploy/samples", "deploy/samples/request", "deploy/samples/images"]
         .iter()
         .flat_map(|folder| fs::read_dir(root(folder)).unwrap())
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
         .collect();
-    let documents: Vec<_> = files.iter().flat_map(|path| documents(path)).collect();
+    let mut documents: Vec<_> = files.iter().flat_map(|path| documents(path)).collect();
+    // Kubernetes' own kind.
+    documents.retain(|document| document["kind"] != "ConfigMap");
     documents.iter().for_each(reads_as_its_kind);
     let kinds: BTreeSet<_> = documents.iter().map(|document| document["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["DiskImage", "NodeRequest", "Pool", "Provider"].into());
+    let sources: BTreeSet<_> = documents
+        .iter()
+        .filter_map(|document| document["spec"]["source"].as_object())
+        .flat_map(|source| source.keys().map(String::as_str))
+        .collect();
+    assert_eq!(sources, ["existing", "job", "snapshot", "url"].into());
 }
 
 #[test]

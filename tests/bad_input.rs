@@ -6,7 +6,7 @@
 
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use futures::{StreamExt, stream};
 use serde::Deserialize;
@@ -71,13 +71,43 @@ async fn what_is_wrong_is_refused_with_what_to_write_instead() {
     println!("{count} cases of bad input were refused");
 }
 
+/// All files below `deploy/samples` that end so.
+fn samples(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries.flat_map(|path| if path.is_dir() { samples(&path) } else { vec![path] }).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    files
+}
+
 #[tokio::test]
 async fn the_samples_are_accepted() {
     let namespace = Namespace::new().await;
-    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/samples");
-    let said = namespace.kubectl().run(&["apply", "--recursive", "-f", samples.to_str().unwrap()]).await;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = samples(&root.join("deploy/samples"));
+    assert!(files.len() >= 7, "{files:?}");
+    for file in files {
+        let said = namespace.kubectl().run(&["apply", "--dry-run=server", "-f", file.to_str().unwrap()]).await;
+        assert!(said.success && said.stderr.is_empty(), "{}: {}", file.display(), said.stderr);
+    }
+}
+
+/// A DiskImage's pod template is looked at by Kubernetes only when its Job is made.
+#[tokio::test]
+async fn the_pod_of_a_sample_is_accepted_in_a_job() {
+    let namespace = Namespace::new().await;
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/samples/images/job.yaml");
+    let args = ["create", "--dry-run=server", "-o", "json", "-f", file.to_str().unwrap()];
+    let said = namespace.kubectl().run(&args).await;
     assert!(said.success, "{}", said.stderr);
-    assert!(said.stdout.lines().count() >= 6, "{}", said.stdout);
+    let mut objects = serde_json::Deserializer::from_str(&said.stdout).into_iter::<Value>().map(Result::unwrap);
+    let image = objects.find(|object| object["kind"] == "DiskImage").unwrap();
+    let mut template = image["spec"]["source"]["job"]["template"].clone();
+    template["spec"]["restartPolicy"] = json!("Never");
+    let job = json!({
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "sample"}, "spec": {"template": template},
+    });
+    let said = namespace.kubectl().run_with_input(&["create", "--dry-run=server", "-f", "-"], &job.to_string()).await;
+    assert!(said.success && said.stderr.is_empty(), "{}", said.stderr);
 }
 
 /// Every manifest of the documentation, as a reader would paste it.
