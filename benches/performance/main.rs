@@ -4,8 +4,9 @@
 //! Every figure is taken from outside: what a watch of the API server shows, what the cloud logged, what the kernel
 //! counts. The operator is never asked. A figure that misses its target is printed as missed; nothing here fails for it.
 //!
-//! `make bench BENCH=life,large` runs some parts only, `BENCH_NODES=200` makes everything smaller. The parts: `pool`
-//! (fill, memory, a stable world, takes, requests, restart), `life` (calls and writes), `large` (memory at ten times).
+//! `make bench BENCH=life,large` runs some parts only, `BENCH_NODES=200` makes everything smaller. The parts: `stream` (a
+//! large file from a URL), `pool` (fill, memory, a stable world, takes, requests, restart), `life` (calls and writes), `large`
+//! (memory at ten times), `upload` (a file to the real Glance, which is there for this part only).
 
 #![allow(
     missing_docs,
@@ -22,10 +23,13 @@ mod account;
 mod board;
 mod life;
 mod machine;
+#[path = "../../tests/upload_memory/passage.rs"]
+mod passage;
 mod pool;
 mod process;
 mod statistics;
 mod table;
+mod upload;
 mod world;
 
 use table::Table;
@@ -63,6 +67,9 @@ async fn main() {
     let plan = Plan::from_environment();
     let mut table = Table::new();
     eprintln!("{}", machine::described());
+    if plan.wants("stream") {
+        upload::stream(&mut table).await;
+    }
     if plan.wants("pool") {
         pool::measure(&plan, &mut table).await;
     }
@@ -71,6 +78,9 @@ async fn main() {
     }
     if plan.wants("large") {
         pool::measure_large(&plan, &mut table).await;
+    }
+    if plan.wants("upload") {
+        upload::measure(&plan, &mut table).await;
     }
     println!("\n{}\n\n{table}", machine::described());
 }

@@ -8,12 +8,19 @@ const TICK: Duration = Duration::from_millis(10);
 /// Resident memory now and at its highest, in MB of a million bytes.
 pub fn memory(pid: u32) -> (f64, f64) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let megabytes = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
-        let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-        kibibytes * 1024.0 / 1e6
-    };
-    (megabytes("VmRSS:"), megabytes("VmHWM:"))
+    (megabytes(&status, "VmRSS:").unwrap(), megabytes(&status, "VmHWM:").unwrap())
+}
+
+/// Resident memory at its highest, in MB of a million bytes; `None` once the process has ended.
+pub fn highest(pid: u32) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    megabytes(&status, "VmHWM:")
+}
+
+fn megabytes(status: &str, key: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+    let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kibibytes * 1024.0 / 1e6)
 }
 
 /// Processor time used since its start, in user and kernel.

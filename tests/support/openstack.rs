@@ -58,6 +58,21 @@ impl OpenStack {
         PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
     }
 
+    /// The cloud until what this returns is dropped; one that was up already stays up.
+    pub fn lent() -> Lent {
+        let kept =
+            std::env::var_os(GIVEN).is_some() || script("status").stdout(Stdio::null()).status().unwrap().success();
+        Self::shared();
+        Lent { kept }
+    }
+
+    /// The folder of its PyPI packages, the clients' among them.
+    pub fn packages() -> PathBuf {
+        let output = script("venv").stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "tests/openstack/venv: {}", output.status);
+        PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+    }
+
     /// Ends these services, until what this returns is dropped.
     pub fn outage(names: &[&str]) -> Outage {
         let outage = Outage(());
@@ -95,6 +110,20 @@ pub struct Outage(());
 impl Drop for Outage {
     fn drop(&mut self) {
         OpenStack::up(FAKE);
+    }
+}
+
+/// Who measures something else afterwards wants the machine back.
+pub struct Lent {
+    kept: bool,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if !self.kept {
+            // One that does not end is still there to be seen.
+            let _ = script("down").stdout(Stdio::null()).status();
+        }
     }
 }
 
