@@ -1,4 +1,4 @@
-//! Images: made by each kind of source, tried, promoted, kept, undone.
+//! Images: made by each kind of source when they are due, tried, promoted, kept, undone; and killed on the way.
 
 #![allow(
     missing_docs,
@@ -10,10 +10,16 @@
 
 mod support;
 
+#[path = "images/flights.rs"]
+mod flights;
 #[path = "images/job.rs"]
 mod job;
 #[path = "images/precise.rs"]
 mod precise;
+#[path = "images/keeping.rs"]
+mod keeping;
+#[path = "images/schedule.rs"]
+mod schedule;
 #[path = "images/snapshot.rs"]
 mod snapshot;
 #[path = "images/stage.rs"]

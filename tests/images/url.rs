@@ -18,10 +18,10 @@ use crate::support::{World, eventually};
 
 /// A server of files that counts how often each was asked for.
 #[derive(Clone, Default)]
-struct Files(Arc<Vec<(&'static str, Vec<u8>)>>, Arc<AtomicUsize>);
+pub struct Files(Arc<Vec<(&'static str, Vec<u8>)>>, Arc<AtomicUsize>);
 
 impl Files {
-    async fn serve(files: Vec<(&'static str, Vec<u8>)>) -> (Self, String) {
+    pub async fn serve(files: Vec<(&'static str, Vec<u8>)>) -> (Self, String) {
         let files = Self(Arc::new(files), Arc::default());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -45,15 +45,15 @@ async fn file(State(files): State<Files>, Path(name): Path<String>) -> impl Into
     }
 }
 
-fn bytes(length: usize) -> Vec<u8> {
+pub fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(|at| u8::try_from(at * 31 % 251).unwrap()).collect()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn source(url: String, checksum: Value) -> Value {
+pub fn source(url: String, checksum: Value) -> Value {
     json!({"url": {"url": url, "checksum": checksum, "format": "raw"}})
 }
 

@@ -18,7 +18,7 @@ use super::super::{Engine, Mark};
 use super::builds;
 use crate::api::conditions::reason;
 use crate::api::disk_image::{ImageSelector, SnapshotSource, UrlSource};
-use crate::api::{ANNOTATION_LAUNCHED_BY, DiskImage, FINALIZER_IMAGE, ProviderImage, ProviderImageSpec};
+use crate::api::{ANNOTATION_LAUNCHED_BY, DiskImage, FINALIZER_IMAGE, ImageState, ProviderImage, ProviderImageSpec};
 use crate::builder::SourceError;
 use crate::builder::checksum::Digest;
 use crate::builder::fetch::Fetcher;
@@ -152,7 +152,7 @@ async fn listed(list: &str, source: &UrlSource) -> Result<Digest, SourceError> {
     Digest::listed(&Fetcher::new()?, &list, &file, algorithm(source.checksum.algorithm)).await
 }
 
-/// What is made of the file that the cloud has already is not made again.
+/// What is made of the file that the cloud has already is not made again, unless somebody asks for it.
 fn is_unchanged(engine: &Engine, key: &Key, image: &DiskImage, provider: &str, digest: &str) -> bool {
     let asked = builds::observe(engine, key, image, provider).is_some_and(|seen| {
         matches!(
@@ -160,15 +160,19 @@ fn is_unchanged(engine: &Engine, key: &Key, image: &DiskImage, provider: &str, d
             crate::plan::image::Due::Now(crate::plan::image::Why::Requested)
         )
     });
-    let hash = builds::source_hash(image);
-    let made_of = |version: &ProviderImage| {
-        version.spec.digest.as_deref() == Some(digest) && version.spec.source_hash.as_deref() == Some(&hash)
+    let Some(current) = provider_image::current(engine, key, provider) else { return false };
+    let source = builds::source_hash(image);
+    let same = |version: &ProviderImage| {
+        version.spec.digest.as_deref() == Some(digest) && version.spec.source_hash.as_deref() == Some(&source)
     };
-    let current = provider_image::current(engine, key, provider);
-    // What was rejected does not come back by itself, while there is something else to boot from.
-    let rejected =
-        || provider_image::of(engine, key, provider).any(|version| version.spec.rejected && made_of(version));
-    !asked && current.is_some_and(|current| made_of(&current) || rejected())
+    // Of the same file, only a version that was asked for is ever begun: one that failed is still asked for.
+    let failed = provider_image::of(engine, key, provider).any(|version| {
+        let ended = matches!(version.state(), ImageState::Failed | ImageState::Rejected) && !version.spec.rejected;
+        ended && version.spec.version > current.spec.version && same(version)
+    });
+    // What a person rejected does not come back by itself, while there is something else to boot from.
+    let rejected = || provider_image::of(engine, key, provider).any(|version| version.spec.rejected && same(version));
+    (same(&current) || rejected()) && !asked && !failed
 }
 
 fn record(

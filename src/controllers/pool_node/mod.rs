@@ -84,14 +84,11 @@ fn forget_claim(engine: &mut Engine, node: &PoolNode) {
 fn mark_neighbours(engine: &mut Engine, node: &PoolNode) {
     let key = Key::of(node);
     engine.mark(Mark::Allocation);
-    // A version that goes waits for the nodes that boot from it.
-    if let Some(version) = node.spec.provider_image.as_ref().map(|name| key.sibling(name))
-        && engine.rejected.holds(Some(&version))
-    {
-        engine.mark(Mark::ProviderImage(version));
-    }
     mark_pool(engine, node);
     provider::mark_later(engine, key.sibling(&node.spec.provider));
+    if let Some(version) = &node.spec.provider_image {
+        provider_image::mark_later(engine, key.sibling(version));
+    }
     if let Some(claim) = &node.spec.claim_ref {
         let claimer = Key::new(&claim.namespace, &claim.name);
         engine.mark(match claim.kind {

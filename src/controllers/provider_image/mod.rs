@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::index::{Change, Key};
+use super::provider::REPORT_EVERY;
 use super::{Engine, Mark};
 use crate::api::{DiskImage, FINALIZER_IMAGE, ImageState, NodeState, ProviderImage};
 use crate::plan;
@@ -86,6 +87,15 @@ pub fn changed(engine: &mut Engine, change: &Change<ProviderImage>) {
         .for_each(|node| engine.mark(Mark::Node(node)));
     engine.mark_within(super::disk_image::BEGIN_EVERY, Mark::Builds);
     engine.mark(Mark::Allocation);
+}
+
+/// A node that boots from a version changed: what waits for the end of its boots goes on (rule 7).
+pub fn mark_later(engine: &mut Engine, key: Key) {
+    if let Some(version) = engine.provider_images.get(&key) {
+        let image = key.sibling(&version.spec.disk_image);
+        engine.mark_within(REPORT_EVERY, Mark::DiskImage(image));
+    }
+    engine.mark_within(REPORT_EVERY, Mark::ProviderImage(key));
 }
 
 /// All versions of an image on a provider.
