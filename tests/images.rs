@@ -10,6 +10,8 @@
 
 mod support;
 
+#[path = "images/crash.rs"]
+mod crash;
 #[path = "images/flights.rs"]
 mod flights;
 #[path = "images/job.rs"]

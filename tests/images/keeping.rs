@@ -133,7 +133,7 @@ async fn what_the_cloud_refuses_to_delete_is_shown_and_tried_ever_more_slowly() 
     let calls = world.clouds[0].get("calls?name=delete-image").await;
     let times: Vec<Timestamp> =
         calls["calls"].as_array().unwrap().iter().map(|call| call["time"].as_str().unwrap().parse().unwrap()).collect();
-    let pauses: Vec<i64> = times.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_millis() as i64).collect();
+    let pauses: Vec<i128> = times.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_millis()).collect();
     assert!(pauses.len() == 2 && pauses[0] >= 2_000 && pauses[1] >= 4_000, "{pauses:?}");
 }
 

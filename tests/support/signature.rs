@@ -37,9 +37,20 @@ pub fn kubernetes(method: &Method, uri: &Uri) -> String {
     format!("{verb} {resource}")
 }
 
-/// Names a request to a cloud: `POST /compute/v2.1/servers`, `DELETE /compute/v2.1/servers/{id}`.
+/// Names a request to a cloud: `POST /compute/v2.1/servers`, `DELETE /compute/v2.1/servers/{id}`,
+/// `DELETE /compute/v2.1/os-keypairs/{name}`.
 pub fn cloud(method: &Method, uri: &Uri) -> String {
-    let path: Vec<_> = uri.path().split('/').map(|segment| if is_id(segment) { "{id}" } else { segment }).collect();
+    let segments: Vec<_> = uri.path().split('/').collect();
+    let before = std::iter::once("").chain(segments.iter().copied());
+    let path: Vec<_> = before
+        .zip(&segments)
+        .map(|(before, segment)| match before {
+            // What a key pair is called by is its name.
+            "os-keypairs" => "{name}",
+            _ if is_id(segment) => "{id}",
+            _ => segment,
+        })
+        .collect();
     format!("{method} {}", path.join("/"))
 }
 
