@@ -492,14 +492,19 @@ fn wrong_images(scene: &Scene) -> Vec<Row> {
     let existing = |name, selector: Value, says: &str| {
         wrong(name, "Available", "good", json!({"source": {"existing": selector}}), "ImageNotFound", says)
     };
-    let snapshot = |base: &str, login: Value| json!({"snapshot": {"baseImage": {"name": base}, "flavor": {"name": "small"}, "login": login, "setup": "true"}});
-    let (user, key) =
-        (json!({"username": "debian"}), json!({"username": "debian", "privateKeySecretRef": {"name": "nowhere"}}));
-    let digest = "0".repeat(64);
-    // Nothing listens on the port of the discard service.
-    let url = json!({"url": {"url": "http://127.0.0.1:9/x.raw", "checksum": {"value": digest}, "format": "raw"}});
-    let template = json!({"spec": {"containers": [{"name": "build", "image": 7}]}});
-    let job = json!({"job": {"template": template, "output": "/x/image.raw", "format": "raw"}});
+    let snapshot = |base: &str, login: Value| {
+        let login = merged(json!({"username": "debian"}), login);
+        json!({"snapshot": {
+            "baseImage": {"name": base}, "flavor": {"name": "small"}, "login": login, "setup": "true",
+        }})
+    };
+    let key = |name: &str, key: &str| json!({"privateKeySecretRef": {"name": name, "key": key}});
+    let absent = json!({"url": {
+        "url": format!("{}/absent.qcow2", scene.simulator.base()), "checksum": {"value": "0".repeat(64)}, "format": "qcow2",
+    }});
+    let job = json!({"job": {
+        "template": {"spec": {"containers": [{"name": "build", "image": 7}]}}, "output": "/x/image.qcow2", "format": "qcow2",
+    }});
     let refresh = |name, refresh: Value, says: &str| {
         wrong(name, "UpToDate", "good", json!({"refresh": refresh}), "InvalidConfiguration", says)
     };
@@ -524,13 +529,30 @@ fn wrong_images(scene: &Scene) -> Vec<Row> {
         ),
         source(
             "base image is unknown",
-            snapshot("debian-99", user),
+            snapshot("debian-99", json!({})),
             "ImageNotFound",
             "no active image named debian-99; correct spec.source.snapshot.baseImage",
         ),
-        source("build key is missing", snapshot("debian-13", key), "BuildFailed", "create the Secret nowhere"),
-        source("file is nowhere", url, "BuildFailed", "127.0.0.1"),
-        source("pod template is none", job, "BuildFailed", "spec.source.job.template is no pod template"),
+        source(
+            "login key is in no secret",
+            snapshot("debian-13", key("absent", "id")),
+            "BuildFailed",
+            "create the Secret absent with the key id",
+        ),
+        source(
+            "login key has another name",
+            snapshot("debian-13", key("good", "id")),
+            "BuildFailed",
+            "add the key id to the Secret good",
+        ),
+        source(
+            "login key is none",
+            snapshot("debian-13", key("good", "clouds.yaml")),
+            "BuildFailed",
+            "the key clouds.yaml of the Secret good",
+        ),
+        source("file is not there", absent, "BuildFailed", "404"),
+        source("pod template is none", job, "BuildFailed", "pod template"),
         refresh(
             "schedule never comes",
             json!({"schedule": "0 0 31 2 *"}),
