@@ -16,10 +16,10 @@ mod crash;
 mod flights;
 #[path = "images/job.rs"]
 mod job;
-#[path = "images/precise.rs"]
-mod precise;
 #[path = "images/keeping.rs"]
 mod keeping;
+#[path = "images/precise.rs"]
+mod precise;
 #[path = "images/schedule.rs"]
 mod schedule;
 #[path = "images/snapshot.rs"]
