@@ -322,7 +322,9 @@ fn report(outcomes: &[(Point, Outcome)], took: Duration) {
     println!("not reached: {:#?}", of(Outcome::NotReached).collect::<Vec<_>>());
     let failures: Vec<String> = of(Outcome::Failed).collect();
     assert!(failures.is_empty(), "{} of {} crash points: {failures:#?}", failures.len(), outcomes.len());
-    let vanished: Vec<_> = covered.iter().filter(|(_, count)| **count == 0).collect();
+    // Events of one kind are told together when they come close to each other: how often follows from the machine.
+    let vanished: Vec<_> =
+        covered.iter().filter(|((_, signature), count)| **count == 0 && !TELLS.contains(signature)).collect();
     assert!(vanished.is_empty(), "never reached: {vanished:?}");
     assert!(!outcomes.is_empty(), "no such point");
 }
