@@ -17,7 +17,7 @@ use super::begin;
 use crate::api::conditions::reason;
 use crate::api::disk_image::{DiskImageProviderStatus, ImageFailure};
 use crate::api::{DiskImage, ImageState, ProviderImage};
-use crate::plan::image::{self as plan, Bounds, Candidate, Due, History, Kind, Pair, Place, Start, State, Version};
+use crate::plan::image::{self as plan, Bounds, Candidate, Due, History, Kind, Pair, Place, Start, Version};
 use crate::plan::schedule::{self, Schedule};
 
 /// Versions begin at most so often: many records may change at once.
@@ -123,15 +123,7 @@ fn observe_by(engine: &Engine, key: &Key, image: &DiskImage, provider: &str, sch
 fn version(record: &ProviderImage) -> Version {
     Version {
         number: record.spec.version,
-        state: match record.state() {
-            ImageState::Building => State::Building,
-            ImageState::Uploading => State::Uploading,
-            ImageState::Validating => State::Validating,
-            ImageState::Ready => State::Ready,
-            ImageState::Rejected => State::Rejected,
-            ImageState::Failed => State::Failed,
-            ImageState::Deleting => State::Deleting,
-        },
+        state: provider_image::state(record),
         rejected: record.spec.rejected,
         deleting: record.metadata.deletion_timestamp.is_some(),
         managed: record.spec.managed,

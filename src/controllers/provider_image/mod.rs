@@ -24,8 +24,8 @@ use super::provider::REPORT_EVERY;
 use super::{Engine, Mark};
 use crate::api::{DiskImage, FINALIZER_IMAGE, ImageState, NodeState, ProviderImage};
 use crate::plan;
-use crate::plan::image::Kind;
-use crate::plan::image::version::{Failure, Observation, Removal, Server, State, Step, Trials, Work};
+use crate::plan::image::version::{Failure, Observation, Removal, Server, Step, Trials, Work};
+use crate::plan::image::{Kind, State};
 use crate::plan::pressure::later;
 
 pub use self::job::start as start_job;
@@ -200,14 +200,17 @@ fn is_resumable(version: &ProviderImage, image: Option<&DiskImage>) -> bool {
     version.status.as_ref().is_some_and(|status| status.image_id.is_some() && (status.server_id.is_some() || by_job))
 }
 
-fn state(version: &ProviderImage) -> State {
+/// Where a version is in its life, as the plan sees it.
+#[must_use]
+pub fn state(version: &ProviderImage) -> State {
     match version.state() {
         ImageState::Building => State::Building,
         ImageState::Uploading => State::Uploading,
         ImageState::Validating => State::Validating,
         ImageState::Ready => State::Ready,
         ImageState::Rejected => State::Rejected,
-        ImageState::Failed | ImageState::Deleting => State::Failed,
+        ImageState::Failed => State::Failed,
+        ImageState::Deleting => State::Deleting,
     }
 }
 

@@ -7,22 +7,7 @@
 
 use jiff::Timestamp;
 
-/// Where a version is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It is being made.
-    Building,
-    /// It is on its way into the cloud.
-    Uploading,
-    /// Trial boots run.
-    Validating,
-    /// It may be used.
-    Ready,
-    /// It was found bad.
-    Rejected,
-    /// It could not be made.
-    Failed,
-}
+use super::State;
 
 /// What this process does for a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +141,7 @@ pub fn decide(o: &Observation) -> Step {
         State::Validating | State::Ready if o.rejected => Step::MarkRejected,
         State::Validating => validate(o),
         State::Ready | State::Rejected => Step::Wait(None),
-        State::Failed => remove(o),
+        State::Failed | State::Deleting => remove(o),
     }
 }
 
