@@ -178,7 +178,7 @@ async fn a_stopped_server_becomes_an_image_of_ours(side: &Side) {
     cloud.stop_server(&machine.id).await.unwrap();
     side.settled(&machine.id, "SHUTOFF").await;
     cloud.stop_server(&machine.id).await.unwrap();
-    assert_eq!(cloud.get_server(&machine.id).await.unwrap().status, ServerStatus::Other);
+    assert_eq!(cloud.get_server(&machine.id).await.unwrap().status, ServerStatus::Stopped);
     let id = cloud.snapshot_server(&machine.id, &new_image(&name, ownership(&name))).await.unwrap();
     side.later(Glance, format!("/images/{id}"));
     let second = cloud.snapshot_server(&machine.id, &new_image(&name, ownership(&name))).await;
