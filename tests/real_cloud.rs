@@ -5,6 +5,8 @@
 
 mod support;
 
+#[path = "real_cloud/cut_off.rs"]
+mod cut_off;
 #[path = "real_cloud/fence.rs"]
 mod fence;
 #[path = "real_cloud/images.rs"]

@@ -243,6 +243,12 @@ impl ProviderImage {
             && self.spec.managed
     }
 
+    /// Whether nodes may be booted from it (rule 8).
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        !self.spec.rejected && self.metadata.deletion_timestamp.is_none() && self.state() == ImageState::Ready
+    }
+
     /// The state, `Building` for a record that has no status yet.
     #[must_use]
     pub fn state(&self) -> ImageState {

@@ -333,7 +333,7 @@ impl Side {
                 None => json!({"verb": verb, "name": name, "delay": seconds}),
                 Some(fail) => json!({"verb": verb, "name": name, "delay": seconds, "fail": fail}),
             };
-            return hosts(|rules| rules.push(rule));
+            return OpenStack::hosts(|rules| rules.push(rule));
         }
         let after = format!("{}ms", (seconds * 1000.0).round());
         let fault = match (verb, fail) {
@@ -351,7 +351,7 @@ impl Side {
     /// Ends it.
     pub async fn no_trouble(&self, name: &str) {
         if self.kind == Kind::OpenStack {
-            return hosts(|rules| rules.retain(|rule| rule["name"] != name));
+            return OpenStack::hosts(|rules| rules.retain(|rule| rule["name"] != name));
         }
         let faults = answer(self.http.get(format!("{}/simulator/faults", self.admin)), "faults".into()).await.json();
         for fault in faults["faults"].as_array().unwrap().iter().filter(|fault| fault["name"] == name) {
@@ -359,17 +359,6 @@ impl Side {
             answer(self.http.delete(url), "end a fault".into()).await;
         }
     }
-}
-
-/// Changes the list of what the real cloud's hosts do wrong: a file beside its clouds.yaml.
-fn hosts(change: impl FnOnce(&mut Vec<Value>)) {
-    static RULES: Mutex<Vec<Value>> = Mutex::new(Vec::new());
-    let mut rules = RULES.lock().unwrap();
-    change(&mut rules);
-    let file = OpenStack::shared().folder().join("faults.json");
-    let new = file.with_extension("new");
-    std::fs::write(&new, serde_json::to_vec(&*rules).unwrap()).unwrap();
-    std::fs::rename(new, file).unwrap();
 }
 
 /// One request, not yet sent.

@@ -5,7 +5,9 @@ use nodepool_operator::api::pool_node::ClaimKind;
 use nodepool_operator::api::{DiskImage, ImageState, PoolNode};
 use serde_json::json;
 
-use crate::stage::{BUILT, current, image, image_id, only, ours, rebuild, scripts, snapshot, states, status, world};
+use crate::stage::{
+    BUILT, current, image, image_id, only, ours, rebuild, scripts, snapshot, states, status, versions, world,
+};
 use crate::support::eventually;
 
 #[tokio::test]
@@ -117,7 +119,7 @@ async fn what_a_build_lacks_is_told_before_a_server_is_booted() {
     let key = world.reason::<DiskImage>("no-key", "Available", "BuildFailed").await;
     assert!(key["message"].as_str().unwrap().contains("create the Secret absent"), "{key}");
     assert!(world.servers_ever().await.is_empty());
-    assert!(crate::stage::versions(&world, "no-base").await.is_empty());
+    assert!(versions(&world, "no-base").await.is_empty());
     // It heals by itself when corrected.
     image(&world, "no-base", snapshot("true"), json!({"validation": {"boots": 0}})).await;
     states(&world, "no-base", &[ImageState::Ready]).await;
@@ -163,4 +165,50 @@ async fn an_annotation_asks_for_a_new_version_and_is_echoed() {
     let seen = status(&world, "ci").await;
     assert_eq!(seen["rebuildRequestedAt"], "2026-11-25T12:00:00Z");
     assert_eq!(seen["previous"], json!(versions[0].name_any()));
+}
+
+#[tokio::test]
+async fn a_snapshot_that_the_cloud_gave_up_is_not_waited_for() {
+    let world = world(2).await;
+    // What Nova leaves when the image service goes away under a snapshot: its server is free, the image still queued.
+    let stuck = json!({"call": "create-snapshot", "fault": {"type": "image-stuck", "status": "queued"}});
+    world.clouds[0].fault(stuck).await;
+    image(&world, "ci", snapshot("true"), json!({"validation": {"boots": 0}})).await;
+    let version = states(&world, "ci", &[ImageState::Failed]).await.remove(0);
+    let fault = version.status.unwrap().fault.unwrap();
+    assert_eq!((fault.reason.as_str(), fault.message.contains("ended the snapshot")), ("ImageLost", true), "{fault:?}");
+    world.clouds[0].clear_faults().await;
+    eventually(BUILT, || async {
+        let seen = status(&world, "ci").await;
+        if seen["current"].is_string() { Ok(()) } else { Err(format!("{seen}")) }
+    })
+    .await;
+    world.empty().await;
+}
+
+#[tokio::test]
+async fn a_script_that_never_ends_is_ended_at_the_deadline() {
+    let world = world(1).await;
+    let spec = json!({"validation": {"boots": 0}, "buildTimeout": "1m"});
+    image(&world, "ci", snapshot("echo waiting; exec sleep 1000000"), spec).await;
+    // The shortest there may be is as long as other tests wait at most.
+    let version = eventually(2 * BUILT, || async {
+        let first = versions(&world, "ci").await.into_iter().next();
+        first.filter(|version| version.state() == ImageState::Failed).ok_or_else(|| "it has not failed yet".to_owned())
+    })
+    .await;
+    let told = version.status.clone().unwrap();
+    let fault = told.fault.unwrap();
+    assert!(fault.message.contains("within buildTimeout"), "{fault:?}");
+    assert!(told.log.unwrap_or_default().contains("waiting"), "what it said until then is kept");
+    let seen = status(&world, "ci").await;
+    assert!(seen["failures"].as_i64().unwrap() >= 1 && seen["current"].is_null(), "{seen}");
+    // Without its server: the only slot serves the next attempt, which ends by itself.
+    image(&world, "ci", snapshot("true"), json!({"validation": {"boots": 0}})).await;
+    eventually(BUILT, || async {
+        let seen = status(&world, "ci").await;
+        if seen["current"].is_string() { Ok(()) } else { Err(format!("{seen}")) }
+    })
+    .await;
+    world.empty().await;
 }

@@ -1,7 +1,7 @@
 //! Source `url`: a file is fetched once, verified, unpacked and sent to all clouds that want it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -18,11 +18,15 @@ use crate::support::{World, eventually};
 
 /// A server of files that counts how often each was asked for.
 #[derive(Clone, Default)]
-pub struct Files(Arc<Vec<(&'static str, Vec<u8>)>>, Arc<AtomicUsize>);
+pub struct Files {
+    files: Arc<Vec<(&'static str, Vec<u8>)>>,
+    downloads: Arc<AtomicUsize>,
+    lost: Arc<AtomicBool>,
+}
 
 impl Files {
     pub async fn serve(files: Vec<(&'static str, Vec<u8>)>) -> (Self, String) {
-        let files = Self(Arc::new(files), Arc::default());
+        let files = Self { files: Arc::new(files), ..Self::default() };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new().route("/{name}", get(file)).with_state(files.clone());
@@ -31,15 +35,21 @@ impl Files {
     }
 
     fn downloads(&self) -> usize {
-        self.1.load(Ordering::SeqCst)
+        self.downloads.load(Ordering::SeqCst)
+    }
+
+    /// Whether it knows no file from now on.
+    fn lose(&self, lost: bool) {
+        self.lost.store(lost, Ordering::SeqCst);
     }
 }
 
 async fn file(State(files): State<Files>, Path(name): Path<String>) -> impl IntoResponse {
     if !name.ends_with("SUMS") {
-        files.1.fetch_add(1, Ordering::SeqCst);
+        files.downloads.fetch_add(1, Ordering::SeqCst);
     }
-    match files.0.iter().find(|(known, _)| *known == name) {
+    let lost = files.lost.load(Ordering::SeqCst);
+    match files.files.iter().find(|(known, _)| *known == name && !lost) {
         Some((_, bytes)) => (StatusCode::OK, bytes.clone()),
         None => (StatusCode::NOT_FOUND, Vec::new()),
     }
@@ -142,6 +152,28 @@ async fn an_unchanged_digest_makes_no_new_version() {
     rebuild(&world, "ci", "now").await;
     let versions = states(&world, "ci", &[ImageState::Ready; 2]).await;
     current(&world, "ci", &versions[1]).await;
+}
+
+#[tokio::test]
+async fn what_a_person_asks_for_is_not_forgotten_because_the_list_was_away() {
+    let world = World::one_cloud(1).await;
+    let disk = bytes(100_000);
+    let list = format!("{}  disk.raw\n", hex(&disk)).into_bytes();
+    let (files, base) = Files::serve(vec![("disk.raw", disk), ("SHA256SUMS", list)]).await;
+    let listed = source(format!("{base}/disk.raw"), json!({"url": format!("{base}/SHA256SUMS")}));
+    image(&world, "ci", listed, json!({"validation": {"boots": 0}})).await;
+    let first = states(&world, "ci", &[ImageState::Ready]).await.remove(0);
+    files.lose(true);
+    rebuild(&world, "ci", "now").await;
+    world.reason::<DiskImage>("ci", "UpToDate", "BuildFailed").await;
+    let seen = status(&world, "ci").await;
+    assert_eq!((&seen["rebuildRequestedAt"], &seen["rebuildPending"]), (&json!("now"), &json!(true)), "{seen}");
+    files.lose(false);
+    // The file is the same: it is made because it was asked for.
+    let versions = states(&world, "ci", &[ImageState::Ready; 2]).await;
+    assert_ne!(versions[1].uid(), first.uid());
+    current(&world, "ci", &versions[1]).await;
+    assert!(status(&world, "ci").await["rebuildPending"].is_null());
 }
 
 #[tokio::test]

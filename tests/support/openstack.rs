@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use reqwest::Method;
@@ -78,6 +78,17 @@ impl OpenStack {
         let outage = Outage(());
         assert!(script("down").args(names).status().unwrap().success());
         outage
+    }
+
+    /// Changes what its hosts do wrong, as tests/openstack/README.md lists it.
+    pub fn hosts(change: impl FnOnce(&mut Vec<Value>)) {
+        static RULES: Mutex<Vec<Value>> = Mutex::new(Vec::new());
+        let mut rules = RULES.lock().unwrap();
+        change(&mut rules);
+        let file = Self::shared().folder().join("faults.json");
+        let new = file.with_extension("new");
+        std::fs::write(&new, serde_json::to_vec(&*rules).unwrap()).unwrap();
+        std::fs::rename(new, file).unwrap();
     }
 
     /// What its clouds.yaml says of one cloud.

@@ -26,7 +26,7 @@ use crate::builder::shell::{PrivateKey as LoginKey, make_key, parse_private_key}
 use crate::cloud::Cloud;
 use crate::ops::turns;
 use crate::plan::image::version;
-use crate::plan::image::{Kind, next_number};
+use crate::plan::image::{Kind, is_insisted, next_number};
 
 /// What was found out before a record is made.
 enum Found {
@@ -154,12 +154,8 @@ async fn listed(list: &str, source: &UrlSource) -> Result<Digest, SourceError> {
 
 /// What is made of the file that the cloud has already is not made again, unless somebody asks for it.
 fn is_unchanged(engine: &Engine, key: &Key, image: &DiskImage, provider: &str, digest: &str) -> bool {
-    let asked = builds::observe(engine, key, image, provider).is_some_and(|seen| {
-        matches!(
-            crate::plan::image::due(&seen.place(image, engine.now)),
-            crate::plan::image::Due::Now(crate::plan::image::Why::Requested)
-        )
-    });
+    let asked =
+        builds::observe(engine, key, image, provider).is_some_and(|seen| is_insisted(&seen.place(image, engine.now)));
     let Some(current) = provider_image::current(engine, key, provider) else { return false };
     let source = builds::source_hash(image);
     let same = |version: &ProviderImage| {

@@ -142,6 +142,7 @@ fn recorded(image: &DiskImage, provider: &str) -> Remembered {
             failed_at: status.last_failure.as_ref().map(|failure| failure.time.0),
             anticipated: status.anticipated_run.as_ref().map(|time| time.0),
             rebuild: status.rebuild_requested_at.clone(),
+            rebuild_pending: status.rebuild_pending,
         },
         failure: status.last_failure.clone(),
     }
@@ -198,13 +199,15 @@ pub(super) fn note_attempt(
     let Some(seen) = observe(engine, key, image, provider) else { return };
     let now = engine.now;
     // As of the time that gave the version its number: by it the record is known as that of the last attempt.
-    let mut history = plan::begun(&seen.place(image, at));
-    let mut shown = seen.remembered.failure.clone();
-    if let Some((reason, mut message)) = failure {
-        message.truncate(message.floor_char_boundary(2048));
-        history = history.failed(now);
-        shown = Some(ImageFailure { time: Time(now), version: None, reason: reason.to_owned(), message });
-    }
+    let begun = plan::begun(&seen.place(image, at));
+    let (history, shown) = match failure {
+        None => (begun.recorded(), seen.remembered.failure.clone()),
+        Some((reason, mut message)) => {
+            message.truncate(message.floor_char_boundary(2048));
+            let failure = ImageFailure { time: Time(now), version: None, reason: reason.to_owned(), message };
+            (begun.failed(now), Some(failure))
+        }
+    };
     let place = (key.clone(), provider.to_owned());
     engine.memory.images.builds.histories.insert(place, Remembered { history, failure: shown });
     engine.mark(Mark::DiskImage(key.clone()));
@@ -245,6 +248,7 @@ pub(super) fn show(engine: &Engine, key: &Key, image: &DiskImage, status: &mut D
     status.last_failure = seen.remembered.failure.clone();
     status.anticipated_run = history.anticipated.map(Time);
     status.rebuild_requested_at.clone_from(&history.rebuild);
+    status.rebuild_pending = history.rebuild_pending;
 }
 
 /// Whether the image of a version is still to be on its provider.
@@ -287,10 +291,11 @@ pub(super) fn retire(engine: &mut Engine, key: &Key, image: &DiskImage) {
         for (version, record) in seen.versions.iter_mut().zip(&seen.records) {
             version.booting = provider_image::is_booting(engine, &Key::of(&**record));
         }
-        for index in plan::retire(&seen.place(image, engine.now)) {
-            if let Some(record) = seen.records.get(index) {
-                provider_image::retire(engine, record);
-            }
+        let place = seen.place(image, engine.now);
+        for index in plan::retire(&place) {
+            let (Some(version), Some(record)) = (seen.versions.get(index), seen.records.get(index)) else { continue };
+            let staying = plan::stays_for(&place, version).into_iter().filter_map(|index| seen.records.get(index));
+            provider_image::retire(engine, record, staying.map(Arc::clone).collect());
         }
     }
 }

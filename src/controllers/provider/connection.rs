@@ -237,6 +237,11 @@ impl Connection {
         }
     }
 
+    /// Work for an image failed in the cloud: a service may be away that nothing else asks.
+    pub fn image_work_failed(&mut self, now: Timestamp) {
+        self.trouble_at = Some(now);
+    }
+
     /// A server ended in ERROR: Nova tells "no valid host", and a quota passed in a race, only there.
     pub fn server_failed(&mut self, flavor_id: &str, class: ErrorClass, message: &str, now: Timestamp) {
         match class {

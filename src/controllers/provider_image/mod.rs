@@ -113,13 +113,8 @@ pub fn of<'a>(engine: &'a Engine, image: &'a Key, provider: &'a str) -> impl Ite
 
 /// The versions of an image on a provider that nodes may be booted from, newest first (rule 8).
 pub fn usable<'a>(engine: &'a Engine, image: &'a Key, provider: &'a str) -> Vec<&'a Arc<ProviderImage>> {
-    let mut versions: Vec<&Arc<ProviderImage>> = of(engine, image, provider)
-        .filter(|version| {
-            !version.spec.rejected
-                && version.metadata.deletion_timestamp.is_none()
-                && version.state() == ImageState::Ready
-        })
-        .collect();
+    let mut versions: Vec<&Arc<ProviderImage>> =
+        of(engine, image, provider).filter(|version| version.is_usable()).collect();
     versions.sort_by_key(|version| Reverse(version.spec.version));
     versions
 }

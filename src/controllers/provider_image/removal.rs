@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use super::super::index::Key;
 use super::super::provider::Connection;
 use super::super::{Engine, Mark, disk_image, records};
-use super::work::Removing;
+use super::work::{self, Removing};
 use super::{Removal, changed, job};
 use crate::api::conditions::reason;
 use crate::api::{DiskImage, FINALIZER_IMAGE, ProviderImage};
@@ -42,10 +42,22 @@ fn taken(engine: &mut Engine, version: Option<ProviderImage>) {
     change.into_iter().for_each(|change| changed(engine, &change));
 }
 
-/// Deletes the record of a version; the finalizer keeps it until the cloud has nothing of it any more.
-pub fn retire(engine: &mut Engine, version: &Arc<ProviderImage>) {
+/// Deletes the record of a version; the finalizer keeps it until the cloud has nothing of it any more. Those that stay
+/// in its place are asked for first, of the API server itself: one of them may have been rejected since the watch told
+/// of it (rule 7).
+pub fn retire(engine: &mut Engine, version: &Arc<ProviderImage>, staying: Vec<Arc<ProviderImage>>) {
     let (client, seen) = (engine.setup.client.clone(), Arc::clone(version));
-    let call = async move { records::delete(&client, &*seen).await };
+    let call = async move {
+        for version in staying {
+            let (namespace, name) = (version.namespace().unwrap_or_default(), version.name_any());
+            let now = records::read::<ProviderImage>(&client, &namespace, &name).await?;
+            if !now.is_some_and(|now| now.uid() == version.uid() && now.is_usable()) {
+                // Our watch is behind: decided anew a moment later.
+                return Err(records::WriteError::Conflict);
+            }
+        }
+        records::delete(&client, &*seen).await
+    };
     engine.write_once(Mark::ProviderImage(Key::of(&**version)), call, taken);
 }
 
@@ -99,6 +111,9 @@ pub(super) fn remove(engine: &mut Engine, key: &Key, version: &Arc<ProviderImage
                 engine.mark(Mark::ProviderImage(key));
             }
             Err(error) => {
+                if matches!(error.class, ErrorClass::Unavailable | ErrorClass::Unclear) {
+                    work::in_trouble(engine, &key);
+                }
                 let (reason, advice) = told(&error);
                 refused(engine, &key, &uid, reason, format!("its image is still in the cloud: {error}{advice}"));
             }

@@ -113,7 +113,7 @@ impl Build {
         news(News::Uploading);
         let id = self.snapshot().await?;
         news(News::Image(id.clone()));
-        await_active(&*self.cloud, &id).await
+        await_active(&*self.cloud, &id, Some(&self.server_id)).await
     }
 
     /// The ConfigMap's files, by name.

@@ -25,14 +25,14 @@ use crate::builder::checksum::{Algorithm, Digest};
 use crate::builder::unpack::Compression;
 use crate::builder::upload::{Progress, Source, Target, UploadError, upload};
 use crate::builder::{SourceClass, SourceError};
-use crate::cloud::{Cloud, ErrorClass, ImageStatus, NewImage, Ownership};
+use crate::cloud::{Cloud, ErrorClass, ImageStatus, NewImage, Ownership, ServerStatus};
 use crate::ops::lease::LeaderGuard;
 
 /// First and longest pause between two looks at an image that is not active yet.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LONGEST_LOOK: Duration = Duration::from_secs(10);
-/// How many answers in a row must say that an image is gone: one 404 may be a hiccup.
-const ENOUGH_NOT_FOUND: u32 = 2;
+/// How many looks in a row must say that an image is never to be complete: one may be a hiccup.
+const ENOUGH: u32 = 2;
 
 /// The image that a version becomes.
 pub(super) fn image_to_make(
@@ -123,19 +123,30 @@ pub(super) fn spawn(
 }
 
 /// Waits until the cloud has the whole image. Its end is the version's deadline, or the cloud's word that it failed.
-pub(super) async fn await_active(cloud: &dyn Cloud, id: &str) -> Result<(), ImageFault> {
+///
+/// Of a snapshot, its server tells whether the cloud is still at it: Nova sets it free when a snapshot ended in whatever
+/// way, and cannot take the image back when it is the image service that was away.
+pub(super) async fn await_active(cloud: &dyn Cloud, id: &str, snapshot_of: Option<&str>) -> Result<(), ImageFault> {
     let mut pause = FIRST_LOOK;
-    let mut not_found = 0;
+    let (mut not_found, mut left) = (0, 0);
     loop {
+        // Before the image: a snapshot's image is active before its server is free.
+        left = match snapshot_of {
+            Some(server) if is_left(cloud, server).await => left + 1,
+            _ => 0,
+        };
         match cloud.get_image(id).await {
             Ok(image) if image.status == ImageStatus::Active => return Ok(()),
             Ok(image) if image.status == ImageStatus::Gone => return Err(lost()),
             Err(error) if error.class == ErrorClass::NotFound => {
                 not_found += 1;
                 // Nova deletes the image of a snapshot that fails.
-                if not_found >= ENOUGH_NOT_FOUND {
+                if not_found >= ENOUGH {
                     return Err(lost());
                 }
+            }
+            Ok(_) if left >= ENOUGH => {
+                return Err(fault(reason::IMAGE_LOST, "the cloud ended the snapshot before it was whole"));
             }
             Ok(_) => not_found = 0,
             // It is asked again: what the cloud cannot tell now says nothing of the image.
@@ -143,6 +154,14 @@ pub(super) async fn await_active(cloud: &dyn Cloud, id: &str) -> Result<(), Imag
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_LOOK);
+    }
+}
+
+/// Whether nobody works at a snapshot of this server any more, which was stopped for it.
+async fn is_left(cloud: &dyn Cloud, server: &str) -> bool {
+    match cloud.get_server(server).await {
+        Ok(server) => matches!(server.status, ServerStatus::Stopped | ServerStatus::Deleted),
+        Err(error) => error.class == ErrorClass::NotFound,
     }
 }
 
@@ -159,10 +178,11 @@ pub(super) fn resume(engine: &mut Engine, key: &Key, version: &Arc<ProviderImage
         return engine.wake_in(FIRST_LOOK, super::Mark::ProviderImage(key.clone()));
     };
     let (cloud, Some(id)) = (Connection::cloud(connection), status.image_id.clone()) else { return };
+    let server = status.server_id.clone();
     tracing::info!(version = %key, image = id, "taking over what another process had begun");
     let work = Making { image_id: Some(id.clone()), uploading: true, ..Making::new(Work::Running) };
     engine.memory.works.begin(uid.clone(), work);
-    spawn(engine, key, &uid, async move { await_active(&*cloud, &id).await });
+    spawn(engine, key, &uid, async move { await_active(&*cloud, &id, server.as_deref()).await });
 }
 
 /// One version that a download is for.

@@ -11,6 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::super::index::Key;
 use super::super::{Engine, Mark};
+use crate::api::conditions::reason;
 use crate::api::provider_image::{ImageFault, Progress};
 use crate::builder::shell::PrivateKey as LoginKey;
 use crate::plan::image::{Launches, version};
@@ -153,12 +154,28 @@ pub fn tell(engine: &mut Engine, key: &Key, uid: &str, news: News) {
         News::Made => work.state = version::Work::Made,
         News::Failed(fault) => {
             tracing::warn!(version = %key, reason = fault.reason, message = fault.message, "version not made");
+            let by_cloud =
+                [reason::UPLOAD_FAILED, reason::IMAGE_LOST, reason::TRANSIENT_ERROR].contains(&&*fault.reason);
             work.state = version::Work::Failed;
             work.fault = Some(fault);
+            if by_cloud {
+                in_trouble(engine, key);
+            }
         }
     }
     let mark = Mark::ProviderImage(key.clone());
     if urgent { engine.mark(mark) } else { engine.mark_within(SHOWN_EVERY, mark) }
+}
+
+/// The cloud of a version failed it: its services are asked which of them is away.
+pub(super) fn in_trouble(engine: &mut Engine, key: &Key) {
+    let Some(version) = engine.provider_images.get(key) else { return };
+    let provider = key.sibling(&version.spec.provider);
+    let now = engine.now;
+    if let Some(connection) = engine.connections.get_mut(&provider) {
+        connection.image_work_failed(now);
+        engine.mark(Mark::Provider(provider));
+    }
 }
 
 fn progress(bytes: u64, total: Option<u64>) -> Progress {

@@ -99,7 +99,7 @@ fn wanted(place: &Place<'_>) -> Option<(Why, Timestamp)> {
     if history.source.as_deref().is_some_and(|source| source != place.source) {
         return Some((Why::SourceChanged, started));
     }
-    if place.rebuild.is_some() && place.rebuild != history.rebuild.as_deref() {
+    if is_asked(place, &history) {
         return Some((Why::Requested, started));
     }
     if let Some(failed_at) = history.failed_at {
@@ -112,6 +112,17 @@ fn wanted(place: &Place<'_>) -> Option<(Why, Timestamp)> {
     }
     let last_run = history.anticipated.map_or(started, |run| run.max(started));
     place.schedule.next_after(last_run, place.offset).map(|at| (Why::Scheduled, at))
+}
+
+/// Whether the annotation asks for a version that no attempt was made at yet.
+fn is_asked(place: &Place<'_>, history: &History) -> bool {
+    place.rebuild.is_some() && place.rebuild != history.rebuild.as_deref()
+}
+
+/// Whether a version is made even of a source that has not changed: somebody asks for it, or asked and got no record.
+#[must_use]
+pub fn is_insisted(place: &Place<'_>) -> bool {
+    place.history.rebuild_pending || is_asked(place, place.history)
 }
 
 /// What is remembered, put right by what the records and the clock say. The caller keeps it in the status: a time that
@@ -165,6 +176,7 @@ pub fn begun(place: &Place<'_>) -> History {
         failures: if same { before.failures } else { 0 },
         failed_at: None,
         anticipated: joinable(place).max(before.anticipated).filter(|run| *run > place.now),
+        rebuild_pending: is_insisted(place),
         rebuild: place.rebuild.map(str::to_owned).or(before.rebuild),
     }
 }

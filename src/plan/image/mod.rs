@@ -24,9 +24,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use bounds::{Bounds, Candidate, Kind, Pair, Start, admit};
-pub use due::{Due, Why, begun, due, due_since, joinable, next_number, settled};
+pub use due::{Due, Why, begun, due, due_since, is_insisted, joinable, next_number, settled};
 pub use health::{Launches, turned_bad};
-pub use retention::{current, good, previous, retire};
+pub use retention::{current, good, previous, retire, stays_for};
 
 use super::schedule::Schedule;
 
@@ -110,6 +110,8 @@ pub struct History {
     pub anticipated: Option<Timestamp>,
     /// The value of the annotation that asks for a new version, as it was when the last attempt started.
     pub rebuild: Option<String>,
+    /// The annotation asked for a version, and every attempt since ended before it had a record.
+    pub rebuild_pending: bool,
 }
 
 impl History {
@@ -128,7 +130,13 @@ impl History {
     /// is there; otherwise it failed, or it would be repeated at once and for ever.
     #[must_use]
     pub fn succeeded(&self) -> Self {
-        Self { failures: 0, failed_at: None, ..self.clone() }
+        Self { failures: 0, failed_at: None, rebuild_pending: false, ..self.clone() }
+    }
+
+    /// The last attempt has a record, which tells from now on what was asked for and what became of it.
+    #[must_use]
+    pub fn recorded(&self) -> Self {
+        Self { rebuild_pending: false, ..self.clone() }
     }
 
     /// Whether the last attempt is known to have failed.

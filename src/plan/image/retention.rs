@@ -53,6 +53,18 @@ pub fn retire(place: &Place<'_>) -> Vec<usize> {
     going.into_iter().map(|(_, index)| index).collect()
 }
 
+/// The indexes of the good versions that stay in the place of one that [`retire`] lets go: it must not go unless these
+/// are still good (rule 7). None where it is not good itself, or the image is no longer wanted.
+#[must_use]
+pub fn stays_for(place: &Place<'_>, going: &Version) -> Vec<usize> {
+    if !place.listed || !going.is_good() {
+        return Vec::new();
+    }
+    let mut staying = good(place.versions);
+    staying.truncate(place.retain.max(FEWEST));
+    staying
+}
+
 const fn is_free(version: &Version) -> bool {
     !version.is_leaving() && !version.is_in_flight() && !version.booting
 }

@@ -219,6 +219,24 @@ fn each_value_of_the_annotation_asks_once() {
 }
 
 #[test]
+fn what_was_asked_for_is_insisted_on_until_there_is_a_record() {
+    let mut lab = Lab::satisfied();
+    assert!(!is_insisted(&lab.place()));
+    lab.rebuild = Some("1".into());
+    assert!(is_insisted(&lab.place()), "asked for");
+    for attempt in 1..=2 {
+        lab.history = begun(&lab.place()).failed(lab.now);
+        assert!(is_insisted(&lab.place()), "attempt {attempt} ended before it had a record");
+        lab.wait(Duration::from_secs(60));
+    }
+    let begun = begun(&lab.place());
+    for (ended, history) in [("recorded", begun.recorded()), ("found to be made", begun.succeeded())] {
+        lab.history = history;
+        assert!(!is_insisted(&lab.place()), "{ended}");
+    }
+}
+
+#[test]
 fn what_a_person_rejects_or_deletes_comes_back_at_the_scheduled_time_and_not_before() {
     let none_left = Due::Now(Why::NoneLeft);
     check(&[

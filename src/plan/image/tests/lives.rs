@@ -328,6 +328,7 @@ fn any_history() -> impl Strategy<Value = History> {
             failed_at,
             anticipated,
             rebuild,
+            rebuild_pending: false,
         },
     )
 }

@@ -144,3 +144,15 @@ fn images_of_others_are_let_go_like_our_own() {
     let theirs: Vec<Version> = (1..=3).map(|number| Version { managed: false, ..version(number) }).collect();
     assert_eq!(going(2, &theirs), [1]);
 }
+
+#[test]
+fn a_good_version_goes_only_for_good_ones_that_stay() {
+    let mut lab = Lab::satisfied();
+    lab.versions = vec![version(1), version(2), rejected(3), version(4), in_state(5, State::Failed)];
+    let stays = |lab: &Lab, index: usize| stays_for(&lab.place(), &lab.versions[index]);
+    assert_eq!(lab.retire(), [0]);
+    assert_eq!(stays(&lab, 0), [3, 1], "the two newest good ones");
+    assert_eq!(stays(&lab, 2), [0_usize; 0], "what came to nothing goes for itself");
+    lab.listed = false;
+    assert_eq!(stays(&lab, 0), [0_usize; 0], "where it is no longer wanted, all go");
+}
