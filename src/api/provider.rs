@@ -283,6 +283,23 @@ pub enum LeakKind {
     KeyPair,
 }
 
+impl LeakKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] = [Self::Server, Self::Port, Self::FloatingIP, Self::Image, Self::KeyPair];
+
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "Server",
+            Self::Port => "Port",
+            Self::FloatingIP => "FloatingIP",
+            Self::Image => "Image",
+            Self::KeyPair => "KeyPair",
+        }
+    }
+}
+
 /// The project's quota, what others use of it included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

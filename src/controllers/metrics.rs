@@ -47,6 +47,140 @@ pub struct ImageLabels {
     pub provider: String,
 }
 
+/// Which Provider, Pool or other object a figure is of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ObjectLabels {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What of a Provider's cloud has our mark and no record.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LeakLabels {
+    /// The Provider's namespace.
+    pub namespace: String,
+    /// The Provider.
+    pub name: String,
+    /// What it is.
+    pub kind: &'static str,
+}
+
+/// Where requests wait.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct NamespaceLabels {
+    /// The requests' namespace.
+    pub namespace: String,
+}
+
+/// A condition of an object, as its status shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ConditionLabels {
+    /// The object's kind.
+    pub kind: &'static str,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The condition's type.
+    pub condition: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// Its reason.
+    pub reason: String,
+}
+
+/// What the statuses of all objects say, at one moment.
+#[derive(Default)]
+pub struct Observed {
+    /// How many servers each Provider may have.
+    pub slots: Vec<(ObjectLabels, f64)>,
+    /// How many it has.
+    pub slots_used: Vec<(ObjectLabels, f64)>,
+    /// What has our mark and no record.
+    pub leaks: Vec<(LeakLabels, f64)>,
+    /// How many ready and unclaimed nodes each Pool should have.
+    pub min_ready: Vec<(ObjectLabels, f64)>,
+    /// How many attempts at a version failed in a row.
+    pub build_failures: Vec<(ImageLabels, f64)>,
+    /// How many requests wait.
+    pub pending: Vec<(NamespaceLabels, f64)>,
+    /// For how many seconds the oldest of them has waited.
+    pub oldest_pending: Vec<(NamespaceLabels, f64)>,
+    /// All conditions of Providers, DiskImages and Pools: one for each that is shown.
+    pub conditions: Vec<(ConditionLabels, f64)>,
+}
+
+/// The gauges of [`Observed`].
+#[derive(Clone)]
+struct Gauges {
+    slots: Snapshot<ObjectLabels>,
+    slots_used: Snapshot<ObjectLabels>,
+    leaks: Snapshot<LeakLabels>,
+    min_ready: Snapshot<ObjectLabels>,
+    build_failures: Snapshot<ImageLabels>,
+    pending: Snapshot<NamespaceLabels>,
+    oldest_pending: Snapshot<NamespaceLabels>,
+    conditions: Snapshot<ConditionLabels>,
+}
+
+impl Gauges {
+    fn new(registry: &mut Registry) -> Self {
+        Self {
+            slots: Snapshot::register(registry, "provider_slots", "How many servers a Provider may have", None),
+            slots_used: Snapshot::register(
+                registry,
+                "provider_slots_used",
+                "Slots taken, those of servers that are built or deleted included",
+                None,
+            ),
+            leaks: Snapshot::register(
+                registry,
+                "leaks",
+                "Things in a Provider's cloud that carry the installation's mark and have no record",
+                None,
+            ),
+            min_ready: Snapshot::register(
+                registry,
+                "pool_min_ready",
+                "Ready and unclaimed nodes that a Pool should have",
+                None,
+            ),
+            build_failures: Snapshot::register(
+                registry,
+                "image_build_failures",
+                "Attempts at a version of an image that failed in a row",
+                None,
+            ),
+            pending: Snapshot::register(registry, "pending_requests", "Requests that wait for nodes", None),
+            oldest_pending: Snapshot::register(
+                registry,
+                "oldest_pending_request",
+                "How long the oldest waiting request has waited",
+                Some(Unit::Seconds),
+            ),
+            conditions: Snapshot::register(
+                registry,
+                "condition",
+                "One for each condition that a Provider, DiskImage or Pool shows, with its status and reason",
+                None,
+            ),
+        }
+    }
+
+    fn set(&self, observed: Observed) {
+        self.slots.set(observed.slots);
+        self.slots_used.set(observed.slots_used);
+        self.leaks.set(observed.leaks);
+        self.min_ready.set(observed.min_ready);
+        self.build_failures.set(observed.build_failures);
+        self.pending.set(observed.pending);
+        self.oldest_pending.set(observed.oldest_pending);
+        self.conditions.set(observed.conditions);
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LaunchLabels {
     namespace: String,
@@ -87,6 +221,7 @@ type Durations<L> = Family<L, Histogram, fn() -> Histogram>;
 pub struct Metrics {
     nodes: Snapshot<NodeLabels>,
     image_age: Snapshot<ImageLabels>,
+    gauges: Gauges,
     launches: Family<LaunchLabels, Counter>,
     launch_seconds: Durations<LaunchLabels>,
     requests: Family<RequestLabels, Counter>,
@@ -116,6 +251,7 @@ impl Metrics {
                 "Age of the image version that new nodes boot from; alert when it passes the schedule by a day",
                 Some(Unit::Seconds),
             ),
+            gauges: Gauges::new(registry),
             launches: Family::default(),
             launch_seconds: Family::new_with_constructor(|| Histogram::new(LAUNCH_BUCKETS)),
             requests: Family::default(),
@@ -181,6 +317,11 @@ impl Metrics {
     /// Shows exactly these ages of current images.
     pub fn image_ages(&self, ages: impl IntoIterator<Item = (ImageLabels, Duration)>) {
         self.image_age.set(ages.into_iter().map(|(labels, age)| (labels, age.as_secs_f64())));
+    }
+
+    /// Shows what the statuses say, and nothing of before.
+    pub fn observed(&self, observed: Observed) {
+        self.gauges.set(observed);
     }
 
     /// A launch ended.
@@ -257,6 +398,24 @@ mod tests {
         let image =
             ImageLabels { namespace: "ci".to_owned(), diskimage: "debian".to_owned(), provider: "rdo".to_owned() };
         metrics.image_ages([(image, Duration::from_secs(60))]);
+        let object = ObjectLabels { namespace: "ci".to_owned(), name: "rdo".to_owned() };
+        let condition = ConditionLabels {
+            kind: "Provider",
+            namespace: "ci".to_owned(),
+            name: "rdo".to_owned(),
+            condition: "Ready".to_owned(),
+            status: "False".to_owned(),
+            reason: "AuthenticationFailed".to_owned(),
+        };
+        let leak = LeakLabels { namespace: "ci".to_owned(), name: "rdo".to_owned(), kind: "Server" };
+        metrics.observed(Observed {
+            slots: vec![(object.clone(), 20.0)],
+            leaks: vec![(leak, 1.0)],
+            pending: vec![(NamespaceLabels { namespace: "ci".to_owned() }, 2.0)],
+            oldest_pending: vec![(NamespaceLabels { namespace: "ci".to_owned() }, 30.0)],
+            conditions: vec![(condition, 1.0)],
+            ..Observed::default()
+        });
         let text = register.encode().unwrap();
         for line in [
             r#"nodepool_nodes{namespace="ci",provider="rdo",pool="small",state="Ready"} 3.0"#,
@@ -269,6 +428,14 @@ mod tests {
             r#"nodepool_reconciles_total{kind="Pool"} 1"#,
             "nodepool_plan_duration_seconds_count 1",
             r#"nodepool_current_image_age_seconds{namespace="ci",diskimage="debian",provider="rdo"} 60.0"#,
+            r#"nodepool_provider_slots{namespace="ci",name="rdo"} 20.0"#,
+            r#"nodepool_leaks{namespace="ci",name="rdo",kind="Server"} 1.0"#,
+            r#"nodepool_pending_requests{namespace="ci"} 2.0"#,
+            r#"nodepool_oldest_pending_request_seconds{namespace="ci"} 30.0"#,
+            concat!(
+                r#"nodepool_condition{kind="Provider",namespace="ci",name="rdo",condition="Ready","#,
+                r#"status="False",reason="AuthenticationFailed"} 1.0"#
+            ),
         ] {
             assert!(text.contains(line), "{line} not in\n{text}");
         }

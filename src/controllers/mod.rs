@@ -7,6 +7,7 @@
 
 pub mod allocation;
 pub mod disk_image;
+mod figures;
 pub mod index;
 pub mod leaks;
 mod marks;
@@ -361,6 +362,7 @@ impl Engine {
     fn figures(&mut self) {
         pool::figures(self);
         disk_image::figures(self);
+        self.setup.metrics.observed(figures::observe(self));
         self.wake_in(FIGURES_EVERY, Mark::Figures);
     }
 
