@@ -8,6 +8,8 @@
 //! itself, and ends; then records as it wrote that one, with images in the cloud that carry the marks it gave, stand there
 //! with these numbers, and the next operator finds them as it finds whatever an earlier one left.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp, ToSpan, Unit, tz::TimeZone};
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -60,6 +62,7 @@ impl Place<'_> {
         assert_eq!((&seen["nextBuildTime"], &seen["previous"]), (&next, &Value::Null), "not before its time");
 
         let run = self.schedule_next_run().await;
+        self.begins(run).await;
         let versions = states(world, IMAGE, &[ImageState::Ready, ImageState::Ready]).await;
         let built = &versions[1];
         assert_eq!(versions[0].name_any(), older.name_any());
@@ -156,6 +159,17 @@ impl Place<'_> {
         })
         .await;
         run
+    }
+
+    /// Waits until the build of this run has begun. The run may be a minute away, which is no part of how long a build takes.
+    async fn begins(&self, run: Timestamp) {
+        let away = Duration::try_from(run.duration_since(Timestamp::now())).unwrap_or_default();
+        eventually(away + self.world.patience(), || async {
+            let seen = status(self.world, IMAGE).await;
+            let began = seen["lastBuildTime"].as_str().is_some_and(|at| at.parse::<Timestamp>().unwrap() >= run);
+            if began { Ok(()) } else { Err(format!("not begun at {run}: {seen}")) }
+        })
+        .await;
     }
 
     /// Waits until the pool has so many nodes, all of this version.
