@@ -13,6 +13,7 @@ TEST_THREADS ?= 4
 TESTS ?=
 # What tests/clients.rs runs: the Go program, the Python packages. Says so when it has to make them.
 CLIENTS := tests/clients/gophercloud/build >/dev/null && tests/openstack/venv >/dev/null
+CHART := charts/nodepool-operator
 # Tests whose name begins with this boot machines, which takes minutes: they are compiled and linted with the others, and
 # run by `make test-vm` alone.
 ON_MACHINES := on_machines::
@@ -55,6 +56,7 @@ integration: ## The real operator against a real kube-apiserver, simulated cloud
 	$(call step,integration)
 	cargo test --locked --no-run --test '*'
 	$(CLIENTS)
+	tests/helm/build >/dev/null
 	tests/kubernetes/with tests/openstack/with cargo test --locked --no-fail-fast --test '*' -- --test-threads=$(TEST_THREADS) --skip $(ON_MACHINES) $(TESTS)
 
 clients: ## The openstack command, openstacksdk and gophercloud, unmodified, against the simulator
@@ -88,9 +90,16 @@ advisories: $(DENY) ## Known vulnerabilities of dependencies (needs the network)
 	$(DENY) --locked check advisories
 
 ##@ Change it
-.PHONY: crds kubernetes openstack openstack-down
-crds: ## Write crds/ from the types
+.PHONY: crds chart kubernetes openstack openstack-down
+crds: ## Write crds/ from the types, and the chart's copy
 	cargo run --locked --quiet --bin nodepool-operator -- crds --output crds
+	cp crds/*.yaml $(CHART)/files/crds/
+
+chart: ## Write the chart's README from its values, lint it, and package it into target/
+	helm=$$(tests/helm/build) && \
+	  $$helm/helm-docs --log-level error --sort-values-order file --chart-search-root $(CHART) && \
+	  $$helm/helm lint --strict --quiet $(CHART) && \
+	  $$helm/helm package --destination target $(CHART)
 
 openstack: ## Start a real OpenStack on this machine (tests/openstack/README.md); print its clouds.yaml
 	@tests/openstack/up

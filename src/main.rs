@@ -25,6 +25,7 @@ use nodepool_operator::ops::http::{Server, Shown};
 use nodepool_operator::ops::kubernetes;
 use nodepool_operator::ops::lease::{Election, LeaderGuard, Lost};
 use nodepool_operator::ops::metrics::Metrics;
+use nodepool_operator::ops::probe::{self, ProbeError};
 use nodepool_operator::ops::shutdown;
 use nodepool_operator::ops::telemetry::{self, LogFormat};
 use thiserror::Error;
@@ -55,6 +56,11 @@ enum Command {
     Run(RunOptions),
     /// Uploads a file that a build left to several clouds: what the operator runs in the pods of a DiskImage's job.
     Upload(UploadOptions),
+    /// Asks a probe, such as another replica's /readyz, and fails unless it says that all is well: for `helm test`.
+    Probe {
+        /// Such as http://nodepool-operator-metrics:8080/readyz.
+        url: String,
+    },
     /// Writes the definitions of all kinds, one file each.
     Crds {
         /// The directory to write to; made when missing.
@@ -166,6 +172,8 @@ enum Failure {
     Lost(#[from] Lost),
     #[error("controllers failed: {0}")]
     Controllers(Box<dyn Error + Send + Sync>),
+    #[error("{0}: {1}")]
+    Probe(String, #[source] ProbeError),
     #[error("cannot describe the kinds: {0}")]
     Crds(Box<dyn Error + Send + Sync>),
     #[error("cannot write {0}: {1}")]
@@ -185,6 +193,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run(options) => start(&options.log, run(&options)),
         Command::Upload(options) => start(&options.log, upload(&options)),
+        Command::Probe { url } => to_the_end(probe(&url)),
         Command::Crds { output } => write_crds(&output).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|failure| {
@@ -224,6 +233,12 @@ fn to_the_end(work: impl Future<Output = Result<ExitCode, Failure>>) -> Result<E
     // Whatever still runs must not outlive the decision to leave, least of all after the lease was lost.
     runtime.shutdown_background();
     outcome
+}
+
+async fn probe(url: &str) -> Result<ExitCode, Failure> {
+    probe::ask(url).await.map_err(|error| Failure::Probe(url.to_owned(), error))?;
+    println!("{url}: ok");
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn upload(options: &UploadOptions) -> Result<ExitCode, Failure> {

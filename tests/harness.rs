@@ -143,6 +143,25 @@ async fn an_operator_is_ready_counts_and_ends_when_asked() {
 }
 
 #[tokio::test]
+async fn a_probe_is_asked_and_only_a_good_answer_is_success() {
+    let namespace = Namespace::new().await;
+    let operator = Operator::start(&namespace).await;
+    let base = operator.log().lines().find(|line| line.starts_with("http://")).unwrap().to_owned();
+    let probe = |url: String| async move {
+        let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_nodepool-operator"));
+        let output = program.args(["probe", &url]).output().await.unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    assert_eq!(probe(format!("{base}/readyz")).await, (Some(0), format!("{base}/readyz: ok\n")));
+    let (code, said) = probe(format!("{base}/missing")).await;
+    assert!(code == Some(1) && said.contains("answered 404"), "{code:?} {said}");
+    operator.kill9();
+    let (code, said) = probe(format!("{base}/readyz")).await;
+    assert!(code == Some(1) && said.contains("no answer"), "{code:?} {said}");
+}
+
+#[tokio::test]
 async fn an_operator_is_killed_before_or_after_exactly_one_call() {
     let namespace = Namespace::new().await;
     for after in [false, true] {

@@ -9,6 +9,7 @@ pub mod http;
 pub mod kubernetes;
 pub mod lease;
 pub mod metrics;
+pub mod probe;
 pub mod process;
 pub mod shutdown;
 pub mod telemetry;

@@ -28,16 +28,24 @@ impl ControlPlane {
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<ControlPlane> = OnceLock::new();
         SHARED.get_or_init(|| {
-            install_crypto_provider();
-            let kubectl = PathBuf::from(line_of(Command::new(script("build")))).join("kubectl");
-            let (kubeconfig, pipe) = match std::env::var_os(GIVEN) {
+            let plane = Self::of(match std::env::var_os(GIVEN) {
                 Some(path) => (PathBuf::from(path), None),
-                None => hold(),
-            };
-            let plane = ControlPlane { kubeconfig, kubectl, _pipe: pipe };
+                None => hold("control-plane"),
+            });
             plane.apply_definitions();
             plane
         })
+    }
+
+    /// Another one, that ends with this process: for tests that change what all would share, such as definitions.
+    pub fn alone() -> Self {
+        Self::of(hold("control-plane-alone"))
+    }
+
+    fn of((kubeconfig, pipe): (PathBuf, Option<ChildStdin>)) -> Self {
+        install_crypto_provider();
+        let kubectl = PathBuf::from(line_of(Command::new(script("build")))).join("kubectl");
+        Self { kubeconfig, kubectl, _pipe: pipe }
     }
 
     /// The kubeconfig of its administrator.
@@ -86,8 +94,8 @@ pub fn install_crypto_provider() {
 
 /// Starts a control plane that lives as long as the pipe to it.
 #[allow(clippy::zombie_processes, reason = "it ends after this process, which could not wait for it")]
-fn hold() -> (PathBuf, Option<ChildStdin>) {
-    let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("control-plane-{}", std::process::id()));
+fn hold(name: &str) -> (PathBuf, Option<ChildStdin>) {
+    let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
     let mut command = Command::new(script("hold"));
     let mut child = command.arg(state).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
@@ -100,7 +108,8 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes").join(name)
 }
 
-fn line_of(mut command: Command) -> String {
+/// Runs a script that prints one line, and returns it. What it says meanwhile is shown.
+pub fn line_of(mut command: Command) -> String {
     let output = command.stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "{command:?} failed: its words are above");
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()

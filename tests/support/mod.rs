@@ -39,7 +39,7 @@ pub mod versions;
 mod wait;
 pub mod world;
 
-pub use control_plane::ControlPlane;
+pub use control_plane::{ControlPlane, line_of};
 pub use kubectl::{Kubectl, Said};
 pub use namespace::Namespace;
 pub use operator::{Operator, OperatorOptions};

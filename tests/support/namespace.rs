@@ -36,7 +36,11 @@ pub struct Namespace {
 impl Namespace {
     /// A new namespace on the shared control plane, named after the test.
     pub async fn new() -> Self {
-        let plane = ControlPlane::shared();
+        Self::on(ControlPlane::shared()).await
+    }
+
+    /// A new namespace on this control plane, named after the test.
+    pub async fn on(plane: &'static ControlPlane) -> Self {
         let client = plane.client().await;
         let thread = std::thread::current();
         let test: String = thread.name().unwrap_or("main").rsplit("::").next().unwrap_or_default().to_lowercase();

@@ -19,6 +19,7 @@ pub struct Operator {
 /// How to start an operator.
 pub struct OperatorOptions {
     namespace: String,
+    watched: Option<String>,
     kubeconfig: PathBuf,
     args: Vec<String>,
     env: Vec<(String, String)>,
@@ -65,11 +66,21 @@ impl OperatorOptions {
         self
     }
 
+    /// Lives in this namespace and serves all, as an installation does that names none.
+    pub fn everywhere(mut self, home: &str) -> Self {
+        self.namespace = home.to_owned();
+        self.watched = None;
+        self
+    }
+
     /// Starts it; [`Operator::ready`] waits until it works.
     pub fn start(self) -> Operator {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nodepool-operator"));
         command.env_clear().env("KUBECONFIG", &self.kubeconfig).env("RUST_BACKTRACE", "1").arg("run");
-        command.args(["--namespace", &self.namespace, "--watch-namespace", &self.namespace]);
+        command.args(["--namespace", &self.namespace]);
+        if let Some(watched) = &self.watched {
+            command.args(["--watch-namespace", watched]);
+        }
         command.args(["--metrics-address", "127.0.0.1:0", "--log-filter", &self.log_filter]);
         command.arg(format!("--leader-elect={}", self.leader_election));
         // Simulated clouds keep no request on its way: launchTimeout alone is how long a boot is searched for.
@@ -89,6 +100,7 @@ impl Operator {
     pub fn for_namespace(namespace: &Namespace) -> OperatorOptions {
         OperatorOptions {
             namespace: namespace.name().to_owned(),
+            watched: Some(namespace.name().to_owned()),
             kubeconfig: namespace.plane().kubeconfig().to_owned(),
             args: Vec::new(),
             env: Vec::new(),

@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Namespace, Operator, Proxy, Simulator, SimulatorOptions, eventually};
+use super::{ControlPlane, Namespace, Operator, OperatorOptions, Proxy, Simulator, SimulatorOptions, eventually};
 
 /// Long enough for a busy machine; a condition that holds is seen within milliseconds.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -42,6 +42,7 @@ pub struct WorldBuilder {
     simulator_args: Vec<String>,
     operator_args: Vec<String>,
     api_proxied: bool,
+    plane: Option<&'static ControlPlane>,
 }
 
 impl WorldBuilder {
@@ -77,10 +78,22 @@ impl WorldBuilder {
         self
     }
 
+    /// On another control plane than the shared one.
+    pub fn on(mut self, plane: &'static ControlPlane) -> Self {
+        self.plane = Some(plane);
+        self
+    }
+
     /// Starts everything; returns when the operator works and every Provider is Ready.
     pub async fn start(self) -> World {
         let (clouds, namespace) = self.prepare().await;
-        let mut options = Operator::for_namespace(&namespace);
+        let options = Operator::for_namespace(&namespace);
+        self.run(clouds, namespace, options).await
+    }
+
+    /// The same with an operator of these options, once the clouds and the namespace are [prepared](Self::prepare).
+    pub async fn run(self, clouds: Vec<Simulator>, namespace: Namespace, options: OperatorOptions) -> World {
+        let mut options = options;
         let mut api = None;
         if self.api_proxied {
             let proxy = Proxy::before_api_server(namespace.plane()).await;
@@ -100,7 +113,7 @@ impl WorldBuilder {
     /// The clouds, and the namespace with Secrets, Providers and the DiskImage in it, for a test that starts its own
     /// operators.
     pub async fn prepare(&self) -> (Vec<Simulator>, Namespace) {
-        let namespace = Namespace::new().await;
+        let namespace = Namespace::on(self.plane.unwrap_or_else(ControlPlane::shared)).await;
         let mut clouds: Vec<Simulator> = Vec::new();
         let mut port = 0;
         for (name, spec) in &self.clouds {
