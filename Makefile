@@ -17,6 +17,8 @@ CHART := charts/nodepool-operator
 # Tests whose name begins with this boot machines, which takes minutes: they are compiled and linted with the others, and
 # run by `make test-vm` alone.
 ON_MACHINES := on_machines::
+# The same of tests that run Pods, of `make test-e2e`.
+ON_A_NODE := on_a_node::
 # Each check of `make test` says how long it took.
 step = @echo; echo "== $(1)"
 
@@ -32,7 +34,7 @@ demo-down: ## End the demo
 	@demo/down
 
 ##@ Check it
-.PHONY: test format lint licences unit integration clients conformance chaos sample test-vm bench advisories
+.PHONY: test format lint licences unit integration clients conformance chaos sample test-vm test-e2e bench advisories
 test: format lint licences unit integration ## Everything below up to `integration`: what CI runs
 
 format: ## Formatting is rustfmt's
@@ -57,7 +59,7 @@ integration: ## The real operator against a real kube-apiserver, simulated cloud
 	cargo test --locked --no-run --test '*'
 	$(CLIENTS)
 	tests/helm/build >/dev/null
-	tests/kubernetes/with tests/openstack/with cargo test --locked --no-fail-fast --test '*' -- --test-threads=$(TEST_THREADS) --skip $(ON_MACHINES) $(TESTS)
+	tests/kubernetes/with tests/openstack/with cargo test --locked --no-fail-fast --test '*' -- --test-threads=$(TEST_THREADS) --skip $(ON_MACHINES) --skip $(ON_A_NODE) $(TESTS)
 
 clients: ## The openstack command, openstacksdk and gophercloud, unmodified, against the simulator
 	cargo test --locked --no-run --test clients
@@ -73,6 +75,13 @@ test-vm: ## Images built on, tried on and booted by real machines in emulation (
 	cargo test --locked --no-run --test vm
 	tests/kubernetes/with tests/openstack/with --virt=libvirt \
 	  cargo test --locked --test vm -- --nocapture $(ON_MACHINES)
+
+test-e2e: image ## The chart on a real Node and the real OpenStack: install, kill, upgrade, uninstall, install again (root)
+	cargo test --locked --no-run --test e2e
+	tests/helm/build >/dev/null
+	tests/kubernetes/build node >/dev/null
+	tests/openstack/with --for=pods tests/kubernetes/with --node \
+	  cargo test --locked --test e2e -- --nocapture $(ON_A_NODE)
 
 # Seconds of new seeds; `make chaos CHAOS_SEED=7` plays one again.
 CHAOS_SECONDS ?= 600
@@ -90,7 +99,7 @@ advisories: $(DENY) ## Known vulnerabilities of dependencies (needs the network)
 	$(DENY) --locked check advisories
 
 ##@ Change it
-.PHONY: crds chart kubernetes openstack openstack-down
+.PHONY: crds chart image kubernetes openstack openstack-down
 crds: ## Write crds/ from the types, and the chart's copy
 	cargo run --locked --quiet --bin nodepool-operator -- crds --output crds
 	cp crds/*.yaml $(CHART)/files/crds/
@@ -100,6 +109,9 @@ chart: ## Write the chart's README from its values, lint it, and package it into
 	  $$helm/helm-docs --log-level error --sort-values-order file --chart-search-root $(CHART) && \
 	  $$helm/helm lint --strict --quiet $(CHART) && \
 	  $$helm/helm package --destination target $(CHART)
+
+image: ## Build the container image, an OCI archive, and its SBOM into target/image; needs no container engine
+	deploy/image/build
 
 openstack: ## Start a real OpenStack on this machine (tests/openstack/README.md); print its clouds.yaml
 	@tests/openstack/up

@@ -58,8 +58,15 @@ enum Command {
     Upload(UploadOptions),
     /// Asks a probe, such as another replica's /readyz, and fails unless it says that all is well: for `helm test`.
     Probe {
-        /// Such as http://nodepool-operator-metrics:8080/readyz.
-        url: String,
+        /// A name or an address.
+        #[arg(long)]
+        host: String,
+        /// Its metrics port.
+        #[arg(long)]
+        port: u16,
+        /// Which probe.
+        #[arg(long, default_value = "/readyz")]
+        path: String,
     },
     /// Writes the definitions of all kinds, one file each.
     Crds {
@@ -193,7 +200,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run(options) => start(&options.log, run(&options)),
         Command::Upload(options) => start(&options.log, upload(&options)),
-        Command::Probe { url } => to_the_end(probe(&url)),
+        Command::Probe { host, port, path } => to_the_end(probe(probe::url(&host, port, &path))),
         Command::Crds { output } => write_crds(&output).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|failure| {
@@ -235,9 +242,11 @@ fn to_the_end(work: impl Future<Output = Result<ExitCode, Failure>>) -> Result<E
     outcome
 }
 
-async fn probe(url: &str) -> Result<ExitCode, Failure> {
-    probe::ask(url).await.map_err(|error| Failure::Probe(url.to_owned(), error))?;
-    println!("{url}: ok");
+async fn probe(url: String) -> Result<ExitCode, Failure> {
+    match probe::ask(&url).await {
+        Ok(()) => println!("{url}: ok"),
+        Err(error) => return Err(Failure::Probe(url, error)),
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -281,12 +290,13 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
         shutdown: shutdown.clone(),
     };
     // The gates of readiness must stand before anybody can ask.
-    let standing_by = election.as_ref().map(|_| setup.readiness.gate("leader election"));
+    let first = if election.is_some() { "leader election" } else { controllers::RECORDS_LISTED };
+    let standing_by = setup.readiness.gate(first);
     serve(options, &setup, metrics).await?;
     tokio::spawn(event_writer.run(shutdown));
     info!(version = env!("CARGO_PKG_VERSION"), namespace = setup.namespace, identity = setup.identity, "started");
     match election {
-        Some(election) => lead(election, setup, || standing_by.iter().for_each(|gate| gate.open())).await,
+        Some(election) => lead(election, setup, || standing_by.open()).await,
         None => act(setup).await,
     }
     .map(|()| ExitCode::SUCCESS)

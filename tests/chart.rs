@@ -11,8 +11,6 @@ mod support;
 mod alerts;
 #[path = "chart/documents.rs"]
 mod documents;
-#[path = "chart/helm.rs"]
-mod helm;
 #[path = "chart/installation.rs"]
 mod installation;
 #[path = "chart/rendered.rs"]

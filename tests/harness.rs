@@ -147,17 +147,19 @@ async fn a_probe_is_asked_and_only_a_good_answer_is_success() {
     let namespace = Namespace::new().await;
     let operator = Operator::start(&namespace).await;
     let base = operator.log().lines().find(|line| line.starts_with("http://")).unwrap().to_owned();
-    let probe = |url: String| async move {
+    let port = base.rsplit(':').next().unwrap().to_owned();
+    let probe = |path: &'static str| async {
         let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_nodepool-operator"));
-        let output = program.args(["probe", &url]).output().await.unwrap();
+        program.args(["probe", "--host", "127.0.0.1", "--path", path, "--port"]).arg(&port);
+        let output = program.output().await.unwrap();
         let said = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8(said).unwrap())
     };
-    assert_eq!(probe(format!("{base}/readyz")).await, (Some(0), format!("{base}/readyz: ok\n")));
-    let (code, said) = probe(format!("{base}/missing")).await;
+    assert_eq!(probe("/readyz").await, (Some(0), format!("{base}/readyz: ok\n")));
+    let (code, said) = probe("/missing").await;
     assert!(code == Some(1) && said.contains("answered 404"), "{code:?} {said}");
     operator.kill9();
-    let (code, said) = probe(format!("{base}/readyz")).await;
+    let (code, said) = probe("/readyz").await;
     assert!(code == Some(1) && said.contains("no answer"), "{code:?} {said}");
 }
 

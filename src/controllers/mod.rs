@@ -423,13 +423,16 @@ where
     }
 }
 
+/// The gate of readiness that opens once all records have been read.
+pub const RECORDS_LISTED: &str = "records listed";
+
 /// Runs until told to stop.
 pub async fn run(setup: Setup) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let owner = tokio::select! {
         owner = setup.owner() => owner?,
         () = setup.shutdown.cancelled() => return Ok(()),
     };
-    let synced = setup.readiness.gate("records listed");
+    let synced = setup.readiness.gate(RECORDS_LISTED);
     let beat = setup.heartbeats.watch_loop("engine", SILENCE);
     let (sender, mut arrivals) = mpsc::unbounded_channel();
     let clock = Clock::start();

@@ -7,7 +7,7 @@ use std::path::Path;
 use nodepool_operator::api::ImageState;
 use serde_json::{Value, json};
 
-use crate::helm::{object, program, render, scratch};
+use crate::support::helm::{object, program, render, scratch};
 use crate::support::versions::states;
 use crate::support::world::SOON;
 use crate::support::{World, eventually};

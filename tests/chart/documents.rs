@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::helm::{chart, program, render, told};
+use crate::support::helm::{chart, program, render, told};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -78,7 +78,7 @@ fn helm_lints_it_and_packages_it() {
     let mut lint = program("helm");
     let output = lint.args(["lint", "--strict"]).arg(chart()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    let target = crate::helm::scratch("package");
+    let target = crate::support::helm::scratch("package");
     let mut package = program("helm");
     let said = told(&package.arg("package").arg(chart()).arg("--destination").arg(&target).output().unwrap()).unwrap();
     let archive = target.join(format!("nodepool-operator-{}.tgz", env!("CARGO_PKG_VERSION")));

@@ -11,8 +11,8 @@ use kube::ResourceExt;
 use nodepool_operator::api::{Pool, Provider};
 use serde_json::{Value, json};
 
-use crate::helm::{chart, program, render_as, scratch, told};
 use crate::rights::{kubeconfig_of, works};
+use crate::support::helm::{chart, program, render_as, scratch, told};
 use crate::support::world::{SOON, given, server_ids};
 use crate::support::{ControlPlane, Kubectl, Namespace, Operator, World, eventually, line_of};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::helm::{object, render, render_as};
+use crate::support::helm::{object, render, render_as};
 
 const NAME: &str = "nodepool-operator";
 /// The operator's container in the Deployment.
@@ -174,13 +174,7 @@ fn other_cases() -> Vec<Case> {
             json!("ci"),
         ),
         ("", "Pod", "nodepool-operator-test", "/metadata/annotations/helm.sh~1hook", json!("test")),
-        (
-            "metrics: {port: 9}",
-            "Pod",
-            "nodepool-operator-test",
-            "/spec/containers/0/args/1",
-            json!("http://nodepool-operator-metrics.ci.svc:9/readyz"),
-        ),
+        ("metrics: {port: 9}", "Pod", "nodepool-operator-test", "/spec/containers/0/args/2", json!("--port=9")),
         (
             "rbac: {extraRules: [{apiGroups: [x], resources: [y], verbs: [get]}]}",
             "ClusterRole",

@@ -6,7 +6,7 @@ use kube::config::{AuthInfo, Kubeconfig};
 use nodepool_operator::api::{DiskImage, ImageState};
 use serde_json::{Value, json};
 
-use crate::helm::{render, render_as, scratch};
+use crate::support::helm::{render, render_as, scratch};
 use crate::support::versions::states;
 use crate::support::world::SOON;
 use crate::support::{ControlPlane, Operator, World, eventually};

@@ -37,6 +37,12 @@ impl ControlPlane {
         })
     }
 
+    /// The one that `KUBECONFIG_FOR_TESTS` names, as it is, without our definitions.
+    pub fn given() -> Self {
+        let path = std::env::var_os(GIVEN).unwrap_or_else(|| panic!("{GIVEN} names no kubeconfig"));
+        Self::of((path.into(), None))
+    }
+
     /// Another one, that ends with this process: for tests that change what all would share, such as definitions.
     pub fn alone() -> Self {
         Self::of(hold("control-plane-alone"))

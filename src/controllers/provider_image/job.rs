@@ -327,6 +327,11 @@ fn template(source: &JobSource, uploader_image: &str, targets: &[JobTarget], sec
         "args": ["upload", "--file", source.output, "--format", format_name(source.format)],
         "env": [{ "name": "NODEPOOL_TARGETS", "value": json!(targets).to_string() }],
         "volumeMounts": mounts,
+        // It needs no more than the strictest namespace grants; the builders beside it may need what theirs grants.
+        "securityContext": {
+            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "runAsNonRoot": true, "runAsUser": 65532,
+            "capabilities": { "drop": ["ALL"] }, "seccompProfile": { "type": "RuntimeDefault" },
+        },
     }]);
     template
 }

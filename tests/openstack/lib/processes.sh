@@ -48,4 +48,4 @@ wait_for() { # SECONDS WHAT COMMAND...
     sleep 0.2
   done
 }
-listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+listens() { (exec 3<>"/dev/tcp/${2:-127.0.0.1}/$1") 2>/dev/null; } # PORT [ADDRESS]

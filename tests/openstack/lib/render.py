@@ -4,10 +4,10 @@ import re
 
 here, out = os.environ['LAB_HERE'], os.environ['LAB_DIR'] + '/etc'
 v = {k[4:]: x for k, x in os.environ.items() if k.startswith('LAB_')}
-auth = ('auth_type = password\nauth_url = http://127.0.0.1:%(KEYSTONE_PORT)s/v3\nproject_name = service\n'
+auth = ('auth_type = password\nauth_url = http://%(ADDRESS)s:%(KEYSTONE_PORT)s/v3\nproject_name = service\n'
         'project_domain_name = Default\nuser_domain_name = Default\npassword = %(PASSWORD)s' % v)
 v['AUTH'] = auth
-v['AUTHTOKEN'] = auth + ('\nwww_authenticate_uri = http://127.0.0.1:%(KEYSTONE_PORT)s/v3\n'
+v['AUTHTOKEN'] = auth + ('\nwww_authenticate_uri = http://%(ADDRESS)s:%(KEYSTONE_PORT)s/v3\n'
                          'service_token_roles = service\nservice_token_roles_required = true' % v)
 v['AUTHTOKEN'] += '\ntoken_cache_time = %(TOKEN_CACHE_SECONDS)s' % v
 machines = v['VIRT'] == 'libvirt'

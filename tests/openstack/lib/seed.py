@@ -13,7 +13,7 @@ import requests
 
 E = {k[4:]: v for k, v in os.environ.items() if k.startswith('LAB_')}
 LAB = E['DIR']
-U = {n: 'http://127.0.0.1:' + E[n.upper() + '_PORT'] for n in ('keystone', 'glance', 'placement', 'nova', 'neutron')}
+U = {n: f"http://{E['ADDRESS']}:{E[n.upper() + '_PORT']}" for n in ('keystone', 'glance', 'placement', 'nova', 'neutron')}
 V3 = U['keystone'] + '/v3'
 PW = E['PASSWORD']
 http = requests.Session()

@@ -1,11 +1,11 @@
 """The fake nodes' ssh: one listening socket for each address of each running instance, and `sshd -i` for each
 connection, with the instance's own host key and authorized keys.
 
-Fixed addresses are within 127.0.0.0/8, so they need no interface. Floating addresses (also within 127.0.0.0/8)
-are read from neutron's database: a listener on the floating address is the instance's.
+Fixed and floating addresses are this machine's own (127.0.0.0/8, or what lib/reach.sh makes so). The floating ones are read from neutron's database: a listener on the floating address is the instance's.
 
 Where servers are machines, what listens on an address is a relay to the machine's own sshd (relay.py).
 """
+import ipaddress
 import json
 import os
 import selectors
@@ -20,6 +20,7 @@ LAB = os.environ['LAB_DIR']
 NODES = LAB + '/nodes'
 RUN = LAB + '/run/nodes'
 PORT = int(os.environ['LAB_NODE_SSH_PORT'])
+NETWORKS = [ipaddress.ip_network(os.environ[f'LAB_{name}_CIDR']) for name in ('NODE', 'FLOATING')]
 SSHD = shutil.which('sshd', path='/usr/sbin:/usr/local/sbin:/sbin:' + os.environ.get('PATH', ''))
 
 
@@ -100,7 +101,7 @@ class Daemon:
             self.sel.unregister(sock)
             sock.close()
         for address, owner in want.items():
-            if address in self.listeners or not address.startswith('127.'):
+            if address in self.listeners or not any(ipaddress.ip_address(address) in network for network in NETWORKS):
                 continue
             sock = socket.socket()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::support::line_of;
+use super::line_of;
 
 /// The chart's directory.
 pub fn chart() -> PathBuf {
