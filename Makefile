@@ -14,6 +14,8 @@ TESTS ?=
 # What tests/clients.rs runs: the Go program, the Python packages. Says so when it has to make them.
 CLIENTS := tests/clients/gophercloud/build >/dev/null && tests/openstack/venv >/dev/null
 CHART := charts/nodepool-operator
+# What tests/page.rs looks with: a browser, and what drives it.
+PAGE := tests/page/build >/dev/null
 # Tests whose name begins with this boot machines, which takes minutes: they are compiled and linted with the others, and
 # run by `make test-vm` alone.
 ON_MACHINES := on_machines::
@@ -59,6 +61,7 @@ integration: ## The real operator against a real kube-apiserver, simulated cloud
 	cargo test --locked --no-run --test '*'
 	$(CLIENTS)
 	tests/helm/build >/dev/null
+	$(PAGE)
 	tests/kubernetes/with tests/openstack/with cargo test --locked --no-fail-fast --test '*' -- --test-threads=$(TEST_THREADS) --skip $(ON_MACHINES) --skip $(ON_A_NODE) $(TESTS)
 
 clients: ## The openstack command, openstacksdk and gophercloud, unmodified, against the simulator

@@ -15,15 +15,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use jiff::Timestamp;
 use nodepool_operator::api;
 use nodepool_operator::builder::job::{self, JobTarget, Order};
 use nodepool_operator::cloud::poller::PollSettings;
+use nodepool_operator::controllers::overview::{self, Board, View};
 use nodepool_operator::controllers::{self, Setup};
 use nodepool_operator::ops::events::Events;
 use nodepool_operator::ops::heartbeats::{Heartbeats, Readiness};
-use nodepool_operator::ops::http::{Server, Shown};
+use nodepool_operator::ops::http::{Page, Server, Shown};
 use nodepool_operator::ops::kubernetes;
-use nodepool_operator::ops::lease::{Election, LeaderGuard, Lost};
+use nodepool_operator::ops::lease::{Election, LastHolder, LeaderGuard, Lost};
 use nodepool_operator::ops::metrics::Metrics;
 use nodepool_operator::ops::probe::{self, ProbeError};
 use nodepool_operator::ops::shutdown;
@@ -97,7 +99,7 @@ struct RunOptions {
     /// The lease's name; different for each installation in one namespace.
     #[arg(long, env = "NODEPOOL_LEASE_NAME", default_value = NAME)]
     lease_name: String,
-    /// Where /metrics, /livez and /readyz are served; with port 0 the chosen address is printed first.
+    /// Where /, /metrics, /livez and /readyz are served; with port 0 the chosen address is printed first.
     #[arg(long, env = "NODEPOOL_METRICS_ADDRESS", value_name = "ADDRESS:PORT", default_value = "0.0.0.0:8080")]
     metrics_address: SocketAddr,
     /// How often each cloud's servers are listed completely, and leaks looked for; changes are listed more often.
@@ -271,6 +273,7 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     let election =
         options.leader_elect.then(|| Election::new(client.clone(), &namespace, &options.lease_name, &identity));
     let guard = election.as_ref().map_or_else(LeaderGuard::always, Election::guard);
+    let last_holder = election.as_ref().map(Election::last_holder).unwrap_or_default();
     let (events, event_writer) = Events::new(client.clone(), NAME, &identity, &metrics);
     let setup = Setup {
         client,
@@ -279,6 +282,7 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
         watch_namespaces: options.watch_namespaces.clone(),
         guard,
         metrics: controllers::metrics::Metrics::register(&metrics),
+        overview: Board::default(),
         heartbeats: Heartbeats::new(),
         readiness: Readiness::new(),
         events,
@@ -292,7 +296,7 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     // The gates of readiness must stand before anybody can ask.
     let first = if election.is_some() { "leader election" } else { controllers::RECORDS_LISTED };
     let standing_by = setup.readiness.gate(first);
-    serve(options, &setup, metrics).await?;
+    serve(options, &setup, metrics, page(&setup, last_holder)).await?;
     tokio::spawn(event_writer.run(shutdown));
     info!(version = env!("CARGO_PKG_VERSION"), namespace = setup.namespace, identity = setup.identity, "started");
     match election {
@@ -308,10 +312,30 @@ fn identity() -> String {
     format!("{}_{}", host.as_deref().unwrap_or(NAME), Uuid::new_v4().simple())
 }
 
-async fn serve(options: &RunOptions, setup: &Setup, metrics: Metrics) -> Result<(), Failure> {
+/// The pod that has an identity: what people can look for.
+fn host_of(identity: String) -> String {
+    identity.rsplit_once('_').map_or_else(|| identity.clone(), |(host, _)| host.to_owned())
+}
+
+/// What `/` shows of this replica.
+fn page(setup: &Setup, last_holder: LastHolder) -> Page {
+    let (guard, board, heartbeats) = (setup.guard.clone(), setup.overview.clone(), setup.heartbeats.clone());
+    Page::new(overview::STYLE, move |refreshing| {
+        let view = match board.newest() {
+            _ if !guard.is_current() => View::Standby { leader: last_holder.identity().map(host_of) },
+            None => View::Starting,
+            Some(overview) => {
+                View::Facts { overview, silent: heartbeats.stale().iter().map(ToString::to_string).collect() }
+            }
+        };
+        overview::render(&view, Timestamp::now(), refreshing)
+    })
+}
+
+async fn serve(options: &RunOptions, setup: &Setup, metrics: Metrics, page: Page) -> Result<(), Failure> {
     metrics.register_leader(setup.guard.clone());
     metrics.register_heartbeats(setup.heartbeats.clone());
-    let shown = Shown { metrics, heartbeats: setup.heartbeats.clone(), readiness: setup.readiness.clone() };
+    let shown = Shown { metrics, heartbeats: setup.heartbeats.clone(), readiness: setup.readiness.clone(), page };
     let asked = options.metrics_address;
     let server = Server::bind(asked, shown).await.map_err(|error| Failure::Serve(asked, error))?;
     if asked.port() == 0 {

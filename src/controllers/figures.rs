@@ -86,7 +86,8 @@ fn requests(engine: &Engine, seen: &mut Observed) {
     }
 }
 
-fn is_waiting(request: &NodeRequest) -> bool {
+/// Whether a request still wants nodes.
+pub fn is_waiting(request: &NodeRequest) -> bool {
     let state = request.status.as_ref().map(|status| status.state).unwrap_or_default();
     request.metadata.deletion_timestamp.is_none() && state == RequestState::Pending
 }

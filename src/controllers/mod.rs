@@ -13,6 +13,7 @@ pub mod leaks;
 mod marks;
 pub mod metrics;
 pub mod node_request;
+pub mod overview;
 pub mod pool;
 pub mod pool_node;
 pub mod provider;
@@ -363,6 +364,7 @@ impl Engine {
         pool::figures(self);
         disk_image::figures(self);
         self.setup.metrics.observed(figures::observe(self));
+        self.setup.overview.show(overview::gather(self));
         self.wake_in(FIGURES_EVERY, Mark::Figures);
     }
 

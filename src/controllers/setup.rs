@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::index::{Key, Scope};
 use super::metrics::Metrics;
+use super::overview::Board;
 use crate::cloud::openstack::CallObserver;
 use crate::cloud::poller::PollSettings;
 use crate::ops::events::Events;
@@ -32,6 +33,8 @@ pub struct Setup {
     pub guard: LeaderGuard,
     /// The domain's figures.
     pub metrics: Metrics,
+    /// Where the newest overview is put, for whoever asks for it.
+    pub overview: Board,
     /// Where each loop and watch shows that it is alive.
     pub heartbeats: Heartbeats,
     /// Where each start-up step says that it is done.

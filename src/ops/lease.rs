@@ -6,8 +6,8 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -78,6 +78,22 @@ impl LeaderGuard {
     }
 }
 
+/// Who held the lease when this candidate last looked. For people: by the time they read it, another one may.
+#[derive(Clone, Debug, Default)]
+pub struct LastHolder(Arc<RwLock<Option<String>>>);
+
+impl LastHolder {
+    /// Its identity; none while nobody held it, or before the first look.
+    pub fn identity(&self) -> Option<String> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, lease: Option<&Lease>) {
+        let seen = lease.and_then(|lease| lease.spec.as_ref()).and_then(holder).map(str::to_owned);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = seen;
+    }
+}
+
 /// Why leadership ended. The process must exit: work it started may still be running.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Lost {
@@ -128,6 +144,7 @@ pub struct Election<S = ApiLease> {
     name: String,
     identity: String,
     guard: LeaderGuard,
+    last_holder: LastHolder,
 }
 
 impl Election {
@@ -156,12 +173,18 @@ impl CallError {
 
 impl<S: LeaseStore> Election<S> {
     fn with_store(store: S, name: &str, identity: &str) -> Self {
-        Self { store, name: name.to_owned(), identity: identity.to_owned(), guard: LeaderGuard::closed() }
+        let (name, identity) = (name.to_owned(), identity.to_owned());
+        Self { store, name, identity, guard: LeaderGuard::closed(), last_holder: LastHolder::default() }
     }
 
     /// The guard that all who act must ask; it opens when this candidate is elected.
     pub fn guard(&self) -> LeaderGuard {
         self.guard.clone()
+    }
+
+    /// Who leads while this candidate does not.
+    pub fn last_holder(&self) -> LastHolder {
+        self.last_holder.clone()
     }
 
     /// Waits until this candidate holds the lease. `standing_by` is called once, when the API server has answered for
@@ -192,6 +215,7 @@ impl<S: LeaseStore> Election<S> {
     /// One look at the lease, which takes it when that is due; `None` while another holds it.
     async fn look(&self, rival: &mut Rival) -> Result<Option<Lease>, CallError> {
         let seen = call(self.store.get()).await?;
+        self.last_holder.note(seen.as_ref());
         let written = match rival.decide(seen.as_ref(), &self.identity, Instant::now()) {
             Move::Wait => return Ok(None),
             Move::Create => call(self.store.create(&self.claim(ObjectMeta::default(), None))).await,

@@ -172,10 +172,14 @@ async fn a_released_lease_is_taken_within_two_seconds() {
     let guard = leader.election.guard();
     let standing_by = Arc::new(AtomicU64::new(0));
     let told = Arc::clone(&standing_by);
-    let standby = tokio::spawn(candidate(&kept, "b").acquire(move || told.store(1, Ordering::SeqCst)));
+    let election = candidate(&kept, "b");
+    let last_holder = election.last_holder();
+    assert_eq!(last_holder.identity(), None, "nobody has looked yet");
+    let standby = tokio::spawn(election.acquire(move || told.store(1, Ordering::SeqCst)));
     pass(Duration::from_secs(3)).await;
     assert!(!standby.is_finished());
     assert_eq!(standing_by.load(Ordering::SeqCst), 1, "a waiting standby is ready");
+    assert_eq!(last_holder.identity().as_deref(), Some("a"));
     let released = Instant::now();
     leader.release().await;
     assert!(!guard.is_current());

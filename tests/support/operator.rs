@@ -131,11 +131,15 @@ impl Operator {
         .await;
     }
 
+    /// Where it serves its own pages, such as `http://127.0.0.1:40123`; none before it listens.
+    pub fn url(&self) -> Option<String> {
+        // It prints its address once it listens, so that no two programs ever want the same port.
+        self.log().lines().find(|line| line.starts_with("http://")).map(str::to_owned)
+    }
+
     /// GETs one of its own pages: status and body, or why there was no answer.
     pub async fn get(&self, path: &str) -> Result<(u16, String), String> {
-        // It prints its address once it listens, so that no two programs ever want the same port.
-        let log = self.log();
-        let base = log.lines().find(|line| line.starts_with("http://")).ok_or("it does not listen yet")?;
+        let base = self.url().ok_or("it does not listen yet")?;
         let response = self.client.get(format!("{base}{path}")).send().await.map_err(|error| error.to_string())?;
         let status = response.status().as_u16();
         Ok((status, response.text().await.map_err(|error| error.to_string())?))
