@@ -412,8 +412,8 @@ pub struct DiskImageProviderStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub rebuild_requested_at: Option<String>,
-    /// What `rebuildRequestedAt` answers failed before there was a version: the next attempt makes one even of a source
-    /// that has not changed.
+    /// What `rebuildRequestedAt` answers is no good version yet: the next attempt makes one even of a source that has not
+    /// changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rebuild_pending: bool,
     /// Image ids that were rejected; source `existing` does not choose them again.

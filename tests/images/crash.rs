@@ -29,8 +29,8 @@ use crate::url::{Files, bytes, hex, source};
 const LANES: usize = 10;
 /// How long the next version may take, with a crash on the way, on a machine that runs the others too.
 const SCENE: Duration = Duration::from_secs(60);
-/// How long after it the call that was to be hit may still come: lists and reports go on.
-const AFTERWARDS: Duration = Duration::from_secs(1);
+/// How long after it the call that was to be hit may still come: lists and reports go on, and a list comes every two seconds.
+const AFTERWARDS: Duration = Duration::from_secs(3);
 /// Between two looks at the world.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often a call that changes something is hit: a version has two servers. Of one that only asks or tells, the first is.

@@ -173,7 +173,11 @@ async fn what_a_person_asks_for_is_not_forgotten_because_the_list_was_away() {
     let versions = states(&world, "ci", &[ImageState::Ready; 2]).await;
     assert_ne!(versions[1].uid(), first.uid());
     current(&world, "ci", &versions[1]).await;
-    assert!(status(&world, "ci").await["rebuildPending"].is_null());
+    eventually(BUILT, || async {
+        let seen = status(&world, "ci").await;
+        if seen["rebuildPending"].is_null() { Ok(()) } else { Err(seen.to_string()) }
+    })
+    .await;
 }
 
 #[tokio::test]

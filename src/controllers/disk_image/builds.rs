@@ -156,11 +156,14 @@ pub(super) fn learn(engine: &mut Engine, key: &Key, image: &DiskImage, provider:
     let last = seen.records.iter().filter(|record| record.spec.managed).max_by_key(|record| record.spec.version);
     let of_last = last.filter(|last| history.started.is_none_or(|at| last.spec.version >= at.as_second()));
     match of_last.map(|last| (last, last.state())) {
+        // Numbers are seconds: an attempt without a record may have begun in the second of the version before it.
+        Some((last, ImageState::Ready)) if failed_since(&failure, last) => {}
         Some((last, ImageState::Ready)) if !last.spec.rejected && last.metadata.deletion_timestamp.is_none() => {
             history = history.succeeded();
             failure = None;
         }
-        Some((last, ImageState::Failed | ImageState::Rejected)) if !last.spec.rejected && !is_told(&failure, last) => {
+        Some((last, _)) if last.spec.rejected => history = history.unwanted(),
+        Some((last, ImageState::Failed | ImageState::Rejected)) if !is_told(&failure, last) => {
             history = history.failed(engine.now);
             // It is known to have failed since now, not since it began.
             history.failed_at = Some(engine.now);
@@ -170,6 +173,13 @@ pub(super) fn learn(engine: &mut Engine, key: &Key, image: &DiskImage, provider:
     }
     let place = (key.clone(), provider.to_owned());
     engine.memory.images.builds.histories.insert(place, Remembered { history, failure });
+}
+
+/// Whether an attempt without a record failed after this version was good.
+fn failed_since(failure: &Option<ImageFailure>, version: &ProviderImage) -> bool {
+    let ready = version.status.as_ref().and_then(|status| status.ready_at.as_ref());
+    let failed = failure.as_ref().filter(|failure| failure.version.is_none()).map(|failure| &failure.time);
+    ready.zip(failed).is_some_and(|(ready, failed)| failed.0 >= ready.0)
 }
 
 fn is_told(failure: &Option<ImageFailure>, record: &ProviderImage) -> bool {
@@ -201,7 +211,7 @@ pub(super) fn note_attempt(
     // As of the time that gave the version its number: by it the record is known as that of the last attempt.
     let begun = plan::begun(&seen.place(image, at));
     let (history, shown) = match failure {
-        None => (begun.recorded(), seen.remembered.failure.clone()),
+        None => (begun, seen.remembered.failure.clone()),
         Some((reason, mut message)) => {
             message.truncate(message.floor_char_boundary(2048));
             let failure = ImageFailure { time: Time(now), version: None, reason: reason.to_owned(), message };

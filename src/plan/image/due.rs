@@ -119,7 +119,7 @@ fn is_asked(place: &Place<'_>, history: &History) -> bool {
     place.rebuild.is_some() && place.rebuild != history.rebuild.as_deref()
 }
 
-/// Whether a version is made even of a source that has not changed: somebody asks for it, or asked and got no record.
+/// Whether a version is made even of a source that has not changed: somebody asks for it, or asked and got none.
 #[must_use]
 pub fn is_insisted(place: &Place<'_>) -> bool {
     place.history.rebuild_pending || is_asked(place, place.history)

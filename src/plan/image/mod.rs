@@ -110,7 +110,7 @@ pub struct History {
     pub anticipated: Option<Timestamp>,
     /// The value of the annotation that asks for a new version, as it was when the last attempt started.
     pub rebuild: Option<String>,
-    /// The annotation asked for a version, and every attempt since ended before it had a record.
+    /// The annotation asked for a version, and no attempt since left a good one: its record may be gone before the next attempt.
     pub rebuild_pending: bool,
 }
 
@@ -133,9 +133,9 @@ impl History {
         Self { failures: 0, failed_at: None, rebuild_pending: false, ..self.clone() }
     }
 
-    /// The last attempt has a record, which tells from now on what was asked for and what became of it.
+    /// A person rejected what was made: nobody asks for it any more.
     #[must_use]
-    pub fn recorded(&self) -> Self {
+    pub fn unwanted(&self) -> Self {
         Self { rebuild_pending: false, ..self.clone() }
     }
 

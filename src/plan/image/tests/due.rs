@@ -219,18 +219,18 @@ fn each_value_of_the_annotation_asks_once() {
 }
 
 #[test]
-fn what_was_asked_for_is_insisted_on_until_there_is_a_record() {
+fn what_was_asked_for_is_insisted_on_until_it_is_there() {
     let mut lab = Lab::satisfied();
     assert!(!is_insisted(&lab.place()));
     lab.rebuild = Some("1".into());
     assert!(is_insisted(&lab.place()), "asked for");
     for attempt in 1..=2 {
         lab.history = begun(&lab.place()).failed(lab.now);
-        assert!(is_insisted(&lab.place()), "attempt {attempt} ended before it had a record");
+        assert!(is_insisted(&lab.place()), "attempt {attempt} failed");
         lab.wait(Duration::from_secs(60));
     }
     let begun = begun(&lab.place());
-    for (ended, history) in [("recorded", begun.recorded()), ("found to be made", begun.succeeded())] {
+    for (ended, history) in [("rejected by a person", begun.unwanted()), ("made", begun.succeeded())] {
         lab.history = history;
         assert!(!is_insisted(&lab.place()), "{ended}");
     }
