@@ -113,8 +113,8 @@ chart: ## Write the chart's README from its values, lint it, and package it into
 	  $$helm/helm lint --strict --quiet $(CHART) && \
 	  $$helm/helm package --destination target $(CHART)
 
-image: ## Build the container image, an OCI archive, and its SBOM into target/image; needs no container engine
-	deploy/image/build
+image: ## Build the container image, an OCI archive, and its SBOM into target/image; NODE=DIR of a test Node also loads it
+	archive=$$(deploy/image/build) && echo "$$archive"$(if $(NODE), && tests/kubernetes/node/load "$(NODE)" "$$archive")
 
 openstack: ## Start a real OpenStack on this machine (tests/openstack/README.md); print its clouds.yaml
 	@tests/openstack/up

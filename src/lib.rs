@@ -17,6 +17,7 @@ pub mod api;
 pub mod builder;
 pub mod cloud;
 pub mod controllers;
+pub mod egress;
 pub mod ops;
 pub mod plan;
 pub mod simulator;

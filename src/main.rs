@@ -9,18 +9,22 @@ use std::env;
 use std::error::Error;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use ipnet::IpNet;
 use jiff::Timestamp;
 use nodepool_operator::api;
+use nodepool_operator::builder::SourceError;
+use nodepool_operator::builder::fetch::{Fetcher, Redirects};
 use nodepool_operator::builder::job::{self, JobTarget, Order};
 use nodepool_operator::cloud::poller::PollSettings;
 use nodepool_operator::controllers::overview::{self, Board, View};
 use nodepool_operator::controllers::{self, Setup};
+use nodepool_operator::egress::{self, Egress};
 use nodepool_operator::ops::events::Events;
 use nodepool_operator::ops::heartbeats::{Heartbeats, Readiness};
 use nodepool_operator::ops::http::{Page, Server, Shown};
@@ -117,8 +121,44 @@ struct RunOptions {
     /// The container image that uploads what the pod of a DiskImage's source `job` leaves: the operator's own.
     #[arg(long, env = "NODEPOOL_UPLOADER_IMAGE", value_name = "IMAGE", default_value = concat!("nodepool-operator:", env!("CARGO_PKG_VERSION")))]
     uploader_image: String,
+    /// Which redirects of servers of images are followed.
+    #[arg(long, env = "NODEPOOL_IMAGE_REDIRECTS", value_enum, default_value_t)]
+    image_redirects: Redirects,
+    #[command(flatten)]
+    egress: EgressOptions,
     #[command(flatten)]
     log: LogOptions,
+}
+
+#[derive(Args)]
+struct EgressOptions {
+    /// Networks where clouds and servers of images may be although they are loopback, link-local or the cluster's.
+    #[arg(long = "allow-network", env = "NODEPOOL_ALLOW_NETWORK", value_name = "CIDR", value_parser = Networks::read)]
+    open: Vec<Networks>,
+    /// The cluster's networks, of Pods, Services and Nodes: no cloud and no server of images may be there.
+    #[arg(long = "cluster-network", env = "NODEPOOL_CLUSTER_NETWORK", value_name = "CIDR", value_parser = Networks::read)]
+    cluster: Vec<Networks>,
+}
+
+/// One value on the command line, many networks in it.
+#[derive(Clone)]
+struct Networks(Vec<IpNet>);
+
+impl Networks {
+    fn read(text: &str) -> Result<Self, String> {
+        egress::networks(text).map(Self)
+    }
+}
+
+impl EgressOptions {
+    /// The API server's address is the cluster's, whatever else is.
+    fn egress(&self) -> Egress {
+        let all = |given: &[Networks]| given.iter().flat_map(|networks| networks.0.clone()).collect::<Vec<_>>();
+        let api = env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse::<IpAddr>().ok());
+        let mut cluster = all(&self.cluster);
+        cluster.extend(api.map(IpNet::from));
+        Egress::new(all(&self.open), cluster)
+    }
 }
 
 #[derive(Args)]
@@ -138,6 +178,8 @@ struct UploadOptions {
     /// How long an image may take to become active after its last byte.
     #[arg(long, env = "NODEPOOL_ACTIVE_TIMEOUT", value_name = "DURATION", default_value = "30m")]
     active_timeout: api::Duration,
+    #[command(flatten)]
+    egress: EgressOptions,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -175,6 +217,8 @@ enum Failure {
     Signals(#[source] io::Error),
     #[error(transparent)]
     Connect(#[from] kubernetes::ConnectError),
+    #[error("cannot fetch images: {0}")]
+    Fetch(#[from] SourceError),
     #[error("cannot serve metrics on {0}: {1}")]
     Serve(SocketAddr, #[source] io::Error),
     #[error("leadership lost: {0}")]
@@ -260,6 +304,7 @@ async fn upload(options: &UploadOptions) -> Result<ExitCode, Failure> {
         targets: options.targets.0.clone(),
         result: options.result.clone(),
         active_within: options.active_timeout.as_std(),
+        egress: options.egress.egress(),
     };
     Ok(if job::run(&order, shutdown).await { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -275,6 +320,7 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     let guard = election.as_ref().map_or_else(LeaderGuard::always, Election::guard);
     let last_holder = election.as_ref().map(Election::last_holder).unwrap_or_default();
     let (events, event_writer) = Events::new(client.clone(), NAME, &identity, &metrics);
+    let egress = options.egress.egress();
     let setup = Setup {
         client,
         namespace,
@@ -290,6 +336,8 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
         builds_per_provider: options.builds_per_provider,
         builds: options.builds,
         uploader_image: options.uploader_image.clone(),
+        fetcher: Fetcher::new(egress.clone(), options.image_redirects)?,
+        egress,
         polling: PollSettings { full: options.full_list_interval.as_std(), ..PollSettings::default() },
         shutdown: shutdown.clone(),
     };
@@ -393,7 +441,7 @@ mod tests {
     fn options(arguments: &[&str]) -> RunOptions {
         match Arguments::try_parse_from([&[NAME, "run"], arguments].concat()).unwrap().command {
             Command::Run(options) => options,
-            Command::Upload(_) | Command::Crds { .. } => unreachable!("the subcommand is run"),
+            Command::Upload(_) | Command::Probe { .. } | Command::Crds { .. } => unreachable!("the subcommand is run"),
         }
     }
 

@@ -17,6 +17,7 @@ use nodepool_operator::cloud::{
 };
 use secrecy::SecretString;
 use serde_json::json;
+use support::openstack::loopback;
 use support::{Simulator, eventually, within};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -30,6 +31,7 @@ fn client(simulator: &Simulator, cloud_name: &str) -> OpenStack {
         provider_key: "ns/one".into(),
         owner: "me".into(),
         observer: None,
+        egress: loopback(),
     };
     OpenStack::new(config, options).unwrap()
 }

@@ -169,9 +169,11 @@ async fn what_a_provider_and_a_pool_ask_for_reaches_the_cloud() {
 async fn add_key_pair(world: &World, name: &str) {
     let cloud = &world.clouds[0];
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let clouds: Value = serde_yaml::from_str(&cloud.clouds_yaml()).unwrap();
+    let password = &clouds["clouds"]["simulator"]["auth"]["password"];
     let login = json!({"auth": {
         "identity": {"methods": ["password"], "password": {"user": {
-            "name": "simulator", "password": "simulator", "domain": {"name": "Default"},
+            "name": "simulator", "password": password, "domain": {"name": "Default"},
         }}},
         "scope": {"project": {"name": "simulator", "domain": {"name": "Default"}}},
     }});

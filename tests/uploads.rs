@@ -12,6 +12,7 @@ use nodepool_operator::builder::job::{JobImage, JobResult, JobTarget};
 use nodepool_operator::cloud::openstack::{CloudConfig, OpenStack, Options};
 use nodepool_operator::cloud::{Cloud, Image, ImageStatus};
 use serde_json::json;
+use support::openstack::loopback;
 use support::{Killer, Program, Simulator, eventually};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -56,7 +57,7 @@ impl Pod {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nodepool-operator"));
         command.arg("upload").arg("--file").arg(file).args(["--format", "raw"]);
         command.env("NODEPOOL_TARGETS", serde_json::to_string(&self.targets).unwrap());
-        command.arg("--result").arg(self.result());
+        command.arg("--result").arg(self.result()).args(["--allow-network", "127.0.0.0/8"]);
         Program::start("uploader", command, Killer::default())
     }
 
@@ -98,6 +99,7 @@ async fn images(simulator: &Simulator) -> Vec<Image> {
         provider_key: "ns/test".to_owned(),
         owner: OWNER.to_owned(),
         observer: None,
+        egress: loopback(),
     };
     OpenStack::new(config, options).unwrap().images_of(OWNER).await.unwrap()
 }

@@ -123,6 +123,7 @@ fn by_operator(file: &Path, run: u32) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nodepool-operator"));
     command.args(["upload", "--format", "raw", "--log-filter", "warn", "--file"]).arg(file);
     command.arg("--targets").arg(targets.to_string()).arg("--result").arg(folder().join("upload-result"));
+    command.args(["--allow-network", "127.0.0.0/8"]);
     command
 }
 

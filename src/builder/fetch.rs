@@ -1,13 +1,14 @@
 //! Fetches a file over HTTP or HTTPS as a stream, and goes on where a broken connection left off.
 //!
 //! It decides what an answer means for the source and when a download is given up, never what the bytes are worth. They
-//! are passed on as the server has them: nothing is uncompressed here. A redirect never leads from https to http. Errors
-//! name the host and the status, never a body, a path, a query or user-info (rule 16).
+//! are passed on as the server has them: nothing is uncompressed here. A redirect never leads from https to http, nor to
+//! another host unless the installation allows that, and no connection leads where [`Egress`] says no. Errors name the host and the status, never a body, a path, a query or user-info (rule 16).
 
 use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::Bytes;
+use clap::ValueEnum;
 use futures::{StreamExt, stream};
 use reqwest::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, LOCATION,
@@ -17,6 +18,7 @@ use reqwest::{Client, ClientBuilder, Response, StatusCode, Url};
 use tokio::time::{sleep, timeout};
 
 use super::{Chunks, SourceClass, SourceError};
+use crate::egress::{self, Closed, Egress};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// A large file may take hours, but not a minute without a byte.
@@ -28,10 +30,22 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// A connection that brought this much before it broke was worth taking up: the row begins anew.
 const PROGRESS: u64 = 1 << 20;
 
+/// Which redirects of servers of images are followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Redirects {
+    /// Those that stay with the host that was asked.
+    #[default]
+    SameHost,
+    /// All; what a mirror's front door needs.
+    AnyHost,
+}
+
 /// Asks servers for files.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Fetcher {
     http: Client,
+    egress: Egress,
+    redirects: Redirects,
     silence: Duration,
     first_pause: Duration,
 }
@@ -56,16 +70,12 @@ impl Fetcher {
     ///
     /// # Errors
     /// [`SourceClass::Unavailable`] when this machine lacks what a client needs.
-    pub fn new() -> Result<Self, SourceError> {
+    pub fn new(egress: Egress, redirects: Redirects) -> Result<Self, SourceError> {
         // Fails when one is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         // A machine without any authorities still fetches over plain HTTP; over TLS it then trusts nobody, and says so.
-        Self::with(builder()).or_else(|_| Self::with(builder().tls_certs_only([])))
-    }
-
-    fn with(builder: ClientBuilder) -> Result<Self, SourceError> {
-        let http = builder.build().map_err(|_| SourceError::unavailable("no HTTP client can be made"))?;
-        Ok(Self { http, silence: SILENCE, first_pause: FIRST_PAUSE })
+        let http = client(builder(&egress)).or_else(|_| client(builder(&egress).tls_certs_only([])))?;
+        Ok(Self { http, egress, redirects, silence: SILENCE, first_pause: FIRST_PAUSE })
     }
 
     /// Asks for a file, and returns once the server begins to send it.
@@ -99,13 +109,30 @@ impl Fetcher {
             match response.status() {
                 StatusCode::OK => return Ok((at, response)),
                 StatusCode::PARTIAL_CONTENT if rest.is_some() => return Ok((at, response)),
-                status => at = redirected(&at, response.headers(), status)?.ok_or_else(|| refused(&at, status))?,
+                status => {
+                    let to = redirected(&at, response.headers(), status)?.ok_or_else(|| refused(&at, status))?;
+                    at = self.followed(&at, to)?;
+                }
             }
         }
         Err(SourceError::invalid(format!("{} redirects more than {REDIRECTS} times", shown(url))))
     }
 
+    /// Where a redirect leads to, if it is followed.
+    fn followed(&self, from: &Url, to: Url) -> Result<Url, SourceError> {
+        if self.redirects == Redirects::AnyHost || from.host_str() == to.host_str() {
+            return Ok(to);
+        }
+        Err(SourceError::invalid(format!(
+            "{} redirects to another host, {}: write the address there, or run the operator with --image-redirects any-host",
+            shown(from),
+            shown(&to)
+        )))
+    }
+
     async fn get(&self, url: &Url, rest: Option<&Rest>) -> Result<Response, SourceError> {
+        // A name is judged when it is resolved; an address is never resolved.
+        self.egress.url(url).map_err(refused_address)?;
         let mut request = self.http.get(url.clone()).header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(rest) = rest {
             request = request.header(RANGE, format!("bytes={}-", rest.from)).header(IF_RANGE, rest.of.clone());
@@ -121,8 +148,18 @@ impl Fetcher {
     }
 }
 
-fn builder() -> ClientBuilder {
+/// Nothing was asked, since it would have gone where nothing of ours may go.
+fn refused_address(closed: Closed) -> SourceError {
+    SourceError::invalid(closed.to_string())
+}
+
+fn client(builder: ClientBuilder) -> Result<Client, SourceError> {
+    builder.build().map_err(|_| SourceError::unavailable("no HTTP client can be made"))
+}
+
+fn builder(egress: &Egress) -> ClientBuilder {
     Client::builder()
+        .dns_resolver(egress.resolver())
         .user_agent(concat!("nodepool-operator/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
@@ -282,6 +319,9 @@ fn refused(url: &Url, status: StatusCode) -> SourceError {
 
 /// An exchange that brought no answer.
 fn broken(url: &Url, error: &reqwest::Error) -> SourceError {
+    if let Some(closed) = egress::closed(error) {
+        return refused_address(closed);
+    }
     let host = shown(url);
     if error.is_builder() {
         return SourceError::invalid(format!("an address at {host} cannot be asked for: correct it"));
@@ -322,7 +362,7 @@ fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
 impl Fetcher {
     /// As [`Fetcher::new`], but without long pauses.
     pub(crate) fn brisk() -> Self {
-        Self { first_pause: Duration::from_millis(5), ..Self::new().unwrap() }
+        Self { first_pause: Duration::from_millis(5), ..Self::new(Egress::loopback(), Redirects::SameHost).unwrap() }
     }
 
     /// As [`Fetcher::brisk`], but quick to take silence for the end.
@@ -334,7 +374,7 @@ impl Fetcher {
     pub(crate) fn trusting(pem: &str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let authority = reqwest::Certificate::from_pem(pem.as_bytes()).unwrap();
-        let http = builder().tls_certs_only([authority]).build().unwrap();
+        let http = builder(&Egress::loopback()).tls_certs_only([authority]).build().unwrap();
         Self { http, ..Self::brisk() }
     }
 }

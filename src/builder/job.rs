@@ -22,6 +22,7 @@ use super::upload::{Observer, Progress, Source, Target, UploadError, upload};
 use crate::api::conditions::reason;
 use crate::cloud::openstack::{CloudConfig, Interface, OpenStack, Options};
 use crate::cloud::{Cloud, CloudError, ErrorClass, ImageStatus, NewImage, Ownership};
+use crate::egress::Egress;
 
 /// Where Kubernetes looks for what a container has to say.
 pub const RESULT_PATH: &str = "/dev/termination-log";
@@ -109,6 +110,8 @@ pub struct Order {
     pub result: PathBuf,
     /// How long an image may take to become active after its last byte.
     pub active_within: Duration,
+    /// Where clouds may be.
+    pub egress: Egress,
 }
 
 /// A failure, as a result tells it.
@@ -194,7 +197,7 @@ fn told((target, outcome): (&JobTarget, Result<String, Failure>)) -> JobResult {
 
 /// Makes an image in every cloud that can be reached, fills them, and deletes those that did not become whole.
 async fn to_all(order: &Order, stop: CancellationToken) -> Vec<Result<String, Failure>> {
-    let prepared = join_all(order.targets.iter().map(|target| prepare(target, order.format))).await;
+    let prepared = join_all(order.targets.iter().map(|target| prepare(target, order))).await;
     let targets: Vec<Target> = prepared.iter().filter_map(|target| target.as_ref().ok()).cloned().collect();
     let source = Source::File { path: order.file.clone() };
     let filled = tokio::select! {
@@ -223,17 +226,17 @@ async fn to_all(order: &Order, stop: CancellationToken) -> Vec<Result<String, Fa
 }
 
 /// Connects to one cloud and makes the empty image there.
-async fn prepare(target: &JobTarget, format: &'static str) -> Result<Target, Failure> {
-    let cloud: Arc<dyn Cloud> = Arc::new(connect(target).await?);
+async fn prepare(target: &JobTarget, order: &Order) -> Result<Target, Failure> {
+    let cloud: Arc<dyn Cloud> = Arc::new(connect(target, &order.egress).await?);
     let JobImage { name, owner, record, provider, properties } = target.image.clone();
     let ownership = Ownership { owner, record, provider };
-    let image = NewImage { name, ownership, disk_format: format, properties };
+    let image = NewImage { name, ownership, disk_format: order.format, properties };
     let image_id = create(&*cloud, &image).await?;
     info!(provider = target.provider, image = image_id, name = image.name, "made an empty image");
     Ok(Target { name: target.provider.clone(), cloud, image_id, unwanted: CancellationToken::new() })
 }
 
-async fn connect(target: &JobTarget) -> Result<OpenStack, Failure> {
+async fn connect(target: &JobTarget, egress: &Egress) -> Result<OpenStack, Failure> {
     let directory = &target.clouds_directory;
     let clouds = read(&directory.join("clouds.yaml")).await?.ok_or_else(|| {
         let sentence = format!("there is no clouds.yaml in {}: mount the Provider's Secret there", directory.display());
@@ -251,6 +254,7 @@ async fn connect(target: &JobTarget) -> Result<OpenStack, Failure> {
         provider_key: target.image.provider.clone(),
         owner: target.image.owner.clone(),
         observer: None,
+        egress: egress.clone(),
     };
     OpenStack::new(config, options).map_err(|error| invalid(&error))
 }

@@ -33,6 +33,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 pub enum Source {
     /// A file on a server.
     Url {
+        /// Who asks for it.
+        fetcher: Fetcher,
         /// Its address.
         url: Url,
         /// What it must have, as it is downloaded.
@@ -185,9 +187,9 @@ impl Source {
     async fn open(&self, progress: Observer) -> Result<(Chunks, Arc<OnceLock<Digest>>), SourceError> {
         let found = Arc::<OnceLock<Digest>>::default();
         match self {
-            Self::Url { url, digest, compression } => {
+            Self::Url { fetcher, url, digest, compression } => {
                 let _ = found.set(digest.clone());
-                let fetched = Fetcher::new()?.open(url).await?;
+                let fetched = fetcher.open(url).await?;
                 let counted = counted(fetched.bytes, fetched.length, progress);
                 Ok((unpack(checksum::verified(counted, digest.clone()), *compression), found))
             }

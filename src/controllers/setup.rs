@@ -12,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 use super::index::{Key, Scope};
 use super::metrics::Metrics;
 use super::overview::Board;
+use crate::builder::fetch::Fetcher;
 use crate::cloud::openstack::CallObserver;
 use crate::cloud::poller::PollSettings;
+use crate::egress::Egress;
 use crate::ops::events::Events;
 use crate::ops::heartbeats::{Heartbeats, Readiness};
 use crate::ops::lease::LeaderGuard;
@@ -49,6 +51,10 @@ pub struct Setup {
     pub builds: u32,
     /// The container image that uploads what a build's pod leaves: the operator's own.
     pub uploader_image: String,
+    /// Where clouds may be.
+    pub egress: Egress,
+    /// Who asks servers for images.
+    pub fetcher: Fetcher,
     /// How clouds are listed.
     pub polling: PollSettings,
     /// Cancelled when the process must end; the controllers then return within a second.

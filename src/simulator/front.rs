@@ -223,6 +223,9 @@ fn identify(world: &World, call: &Call, reply: Reply, now: Timestamp) -> Reply {
     if world.tunable.clock_skew_seconds != 0 {
         reply = reply.with("date", mangle::http_date(world.cloud_time(now), 0));
     }
+    if let Some(canary) = &world.fixed.canary {
+        reply = reply.canaried(canary);
+    }
     reply.with("x-openstack-request-id", id)
 }
 

@@ -41,6 +41,10 @@ pub struct Settings {
     #[arg(long, env = "OPENSTACK_SIMULATOR_PASSWORD", default_value = "simulator", hide_env_values = true)]
     pub password: String,
 
+    /// A text that a cloud may say and nobody may repeat: each answer has it in a header, each refusal also in its body.
+    #[arg(long, env = "OPENSTACK_SIMULATOR_CANARY", value_name = "TEXT")]
+    pub canary: Option<String>,
+
     /// Fixed addresses of the servers, one each; a part of 127.0.0.0/8 needs no set-up.
     #[arg(long, env = "OPENSTACK_SIMULATOR_SERVER_NETWORK", default_value = "127.21.0.0/16")]
     pub server_network: Cidr,
@@ -99,6 +103,7 @@ impl Default for Settings {
             tls_key: None,
             region: "RegionOne".to_owned(),
             password: "simulator".to_owned(),
+            canary: None,
             server_network: Cidr::SERVERS,
             floating_network: Cidr::FLOATING,
             ssh_port: 0,

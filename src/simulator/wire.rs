@@ -73,6 +73,17 @@ impl Reply {
         Self { status, headers, body: body.into(), refusal: None }
     }
 
+    /// With what nobody may repeat: in a header, and in a refusal also in a field that no client knows.
+    pub(crate) fn canaried(mut self, canary: &str) -> Self {
+        if self.status >= 400
+            && let Ok(Value::Object(mut body)) = serde_json::from_slice::<Value>(&self.body)
+        {
+            body.insert("debug".to_owned(), canary.into());
+            self.body = Value::Object(body).to_string().into();
+        }
+        self.with("x-debug", canary.to_owned())
+    }
+
     /// In the form that the client accepts: JSON where it accepts no page. WebOb, which decides it for Glance, does so
     /// for refusals only.
     pub(crate) fn accepted(self, request: &Request) -> Self {

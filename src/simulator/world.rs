@@ -76,6 +76,7 @@ pub(crate) struct Fixed {
     pub base: String,
     pub region: String,
     pub password: String,
+    pub canary: Option<String>,
     pub zones: Vec<String>,
     pub ssh_port: u16,
     /// What the servers' host keys follow from.
@@ -104,6 +105,7 @@ impl World {
             base,
             region: settings.region.clone(),
             password: settings.password.clone(),
+            canary: settings.canary.clone(),
             zones: settings.availability_zones.clone(),
             ssh_port,
             ssh_secret,

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::side::{Compute, Identity, Image, NOBODY, Network, PATIENCE, Side};
 use super::support::eventually;
+use super::support::openstack::loopback;
 use super::things::PUBLIC_KEY;
 
 pub(super) const OWNER: &str = "conformance";
@@ -25,6 +26,7 @@ pub(super) fn options() -> Options {
         provider_key: PROVIDER.into(),
         owner: OWNER.into(),
         observer: None,
+        egress: loopback(),
     }
 }
 

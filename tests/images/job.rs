@@ -53,6 +53,9 @@ fn upload(world: &World, container: &Container, folder: &Path, file: &str) -> (b
         std::fs::write(clouds.join("clouds.yaml"), cloud.clouds_yaml()).unwrap();
         target["cloudsDirectory"] = json!(clouds);
     }
+    // What else the operator says of where clouds may be.
+    let others = container.env.iter().flatten().filter(|variable| variable.name != "NODEPOOL_TARGETS");
+    let others = others.map(|variable| (variable.name.clone(), variable.value.clone().unwrap_or_default()));
     let args = container.args.clone().unwrap();
     assert_eq!(args[..3], ["upload", "--file", "/output/disk.raw"]);
     let result = folder.join("termination-log");
@@ -60,6 +63,7 @@ fn upload(world: &World, container: &Container, folder: &Path, file: &str) -> (b
         .args(["upload", "--file", file, "--format", "raw", "--result"])
         .arg(&result)
         .env_clear()
+        .envs(others)
         .env("NODEPOOL_TARGETS", json!(targets).to_string())
         .output()
         .unwrap();

@@ -9,6 +9,7 @@
 //! - [`openstack::OpenStack::shared`]: the real services, for all tests of the run; `machines`: with machines to boot;
 //! - [`Operator::for_namespace`]: the operator, watching that namespace only;
 //! - [`Proxy`]: stands before the API server or a cloud, for tests that crash or cut at an exact call;
+//! - [`canary`]: what nobody may read, looked for at the end of each test;
 //! - [`helm`]: the chart, rendered and installed;
 //! - [`World`]: all of these as most tests want them, with the waits that tests share;
 //! - [`eventually`]: waits for a condition, up to a deadline.
@@ -26,6 +27,7 @@
     reason = "each test file uses a part of the harness, and a test that cannot go on panics"
 )]
 
+pub mod canary;
 mod control_plane;
 mod cut;
 pub mod helm;

@@ -12,7 +12,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::{ControlPlane, Kubectl, within};
+use super::{ControlPlane, Kubectl, canary, within};
 
 /// Kind and plural of all our resources, dependents first.
 const KINDS: [(&str, &str); 6] = [
@@ -129,15 +129,19 @@ impl Drop for Namespace {
             runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), clean(plane, &name)).await })
         });
         // What is left behind costs the shared server a little; it must not hide why the test failed.
-        if !matches!(cleaned.join(), Ok(Ok(Ok(())))) {
-            eprintln!("namespace {} was not cleaned up", self.name);
+        match cleaned.join() {
+            Ok(Ok(Ok(shown))) => canary::look_for("an object or an event", &shown),
+            _ => eprintln!("namespace {} was not cleaned up", self.name),
         }
     }
 }
 
-/// Deletes the namespace. The operator is gone by now, so nobody else will take its finalizers off.
-async fn clean(plane: &ControlPlane, name: &str) -> kube::Result<()> {
+/// Deletes the namespace, and returns what its objects of ours and its events showed. The operator is gone by now, so nobody else
+/// will take its finalizers off.
+async fn clean(plane: &ControlPlane, name: &str) -> kube::Result<String> {
     let client = plane.client().await;
+    let events = Api::<v1::Event>::namespaced(client.clone(), name).list(&ListParams::default()).await?;
+    let mut shown: Vec<String> = events.into_iter().map(|event| json!(event).to_string()).collect();
     Api::<v1::Namespace>::all(client.clone()).delete(name, &DeleteParams::default()).await?;
     for (kind, plural) in KINDS {
         let resource =
@@ -149,6 +153,7 @@ async fn clean(plane: &ControlPlane, name: &str) -> kube::Result<()> {
             Err(error) => return Err(error),
         }
         for object in api.list(&ListParams::default()).await? {
+            shown.push(json!([object.metadata.name, object.metadata.annotations, object.data]).to_string());
             let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
             match api.patch_metadata(&object.metadata.name.unwrap_or_default(), &PatchParams::default(), &patch).await {
                 Ok(_) => {}
@@ -157,5 +162,5 @@ async fn clean(plane: &ControlPlane, name: &str) -> kube::Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(shown.join("\n"))
 }

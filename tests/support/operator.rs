@@ -1,14 +1,19 @@
 //! The real operator binary, run as it is in a cluster, watching one test's namespace.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use super::control_plane::install_crypto_provider;
-use super::{Killer, Namespace, Program, eventually};
+use super::{Killer, Namespace, Program, canary, eventually};
 
 /// Enough to see why a test failed: our own steps, and warnings of the libraries.
 const LOG_FILTER: &str = "warn,nodepool_operator=debug";
+
+/// Which networks are open: tests of the others name another list.
+pub const ALLOWED: &str = "NODEPOOL_ALLOW_NETWORK";
 
 /// A running operator; killed when dropped.
 pub struct Operator {
@@ -83,6 +88,10 @@ impl OperatorOptions {
         }
         command.args(["--metrics-address", "127.0.0.1:0", "--log-filter", &self.log_filter]);
         command.arg(format!("--leader-elect={}", self.leader_election));
+        // Clouds and servers of images are on this machine.
+        if !self.env.iter().any(|(name, _)| name == ALLOWED) {
+            command.env(ALLOWED, "127.0.0.0/8,::1/128");
+        }
         // Simulated clouds keep no request on its way: launchTimeout alone is how long a boot is searched for.
         if !self.args.iter().any(|arg| arg.starts_with("--settle-time")) {
             command.args(["--settle-time", "1s"]);
@@ -95,7 +104,29 @@ impl OperatorOptions {
     }
 }
 
+impl Drop for Operator {
+    fn drop(&mut self) {
+        canary::look_for("the log", &self.log());
+        // Before it is killed; one that has ended already shows nothing.
+        canary::look_for("/metrics", &self.last_metrics().unwrap_or_default());
+    }
+}
+
 impl Operator {
+    /// Its metrics page, asked for by hand: what drops an operator cannot wait as other code does.
+    fn last_metrics(&self) -> Option<String> {
+        let log = self.log();
+        let address = log.lines().find_map(|line| line.strip_prefix("http://"))?;
+        let address = address.parse().ok()?;
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n").ok()?;
+        let mut page = Vec::new();
+        // What came before a deadline is looked at all the same.
+        let _ = stream.read_to_end(&mut page);
+        Some(String::from_utf8_lossy(&page).into_owned())
+    }
+
     /// An operator for one namespace; change what differs, then [`start`](OperatorOptions::start) it.
     pub fn for_namespace(namespace: &Namespace) -> OperatorOptions {
         OperatorOptions {

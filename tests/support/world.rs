@@ -16,7 +16,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{ControlPlane, Namespace, Operator, OperatorOptions, Proxy, Simulator, SimulatorOptions, eventually};
+use super::{
+    ControlPlane, Namespace, Operator, OperatorOptions, Proxy, Simulator, SimulatorOptions, canary, eventually,
+};
 
 /// Long enough for a busy machine; a condition that holds is seen within milliseconds.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -119,6 +121,10 @@ impl WorldBuilder {
         for (name, spec) in &self.clouds {
             // One DiskImage has one login port, so all clouds share it; their addresses differ.
             let mut options = SimulatorOptions::default().arg(format!("--ssh-port={port}"));
+            options = options.arg(format!("--canary={}", canary::planted("reply")));
+            if !self.simulator_args.iter().any(|arg| arg.starts_with("--password")) {
+                options = options.arg(format!("--password={}", canary::planted("password")));
+            }
             for (flag, default) in [("--boot-time", "0s"), ("--delete-time", "0s")] {
                 if !self.simulator_args.iter().any(|arg| arg.starts_with(flag)) {
                     options = options.arg(format!("{flag}={default}"));

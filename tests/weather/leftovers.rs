@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::sky::{PROVIDER, SOON, Settings, Sky};
 use crate::support::eventually;
+use crate::support::openstack::loopback;
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFbgsHmjjMGkB3cntXbSsB1uXnzsiQnxEWZkswjdL0M1 leftovers";
 
@@ -45,6 +46,7 @@ async fn images_and_key_pairs_without_a_record_go() {
         provider_key: format!("{}/{PROVIDER}", sky.namespace.name()),
         owner: owner.clone(),
         observer: None,
+        egress: loopback(),
     };
     let cloud = OpenStack::new(config.unwrap(), options).unwrap();
     let nobody = || uuid::Uuid::new_v4().to_string();

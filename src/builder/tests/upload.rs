@@ -14,10 +14,12 @@ use super::*;
 use crate::api::conditions::reason;
 use crate::builder::SourceClass;
 use crate::builder::checksum::{Algorithm, Digest};
+use crate::builder::fetch::Fetcher;
 use crate::builder::unpack::Compression;
 use crate::builder::upload::{Observer, Progress, Source, Target, UploadError, Uploaded, upload};
 use crate::cloud::openstack::{CloudConfig, OpenStack, Options};
 use crate::cloud::{Cloud, ErrorClass, ImageStatus, NewImage, Ownership};
+use crate::egress::Egress;
 use crate::simulator::{self, Running, Settings};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -43,6 +45,7 @@ impl Stage {
                 provider_key: provider.clone(),
                 owner: "me".to_owned(),
                 observer: None,
+                egress: Egress::loopback(),
             };
             let cloud: Arc<dyn Cloud> = Arc::new(OpenStack::new(config, options).unwrap());
             let image = NewImage {
@@ -76,7 +79,12 @@ impl Stage {
 }
 
 fn source(server: &Server, promised: &str, compression: Option<Compression>) -> Source {
-    Source::Url { url: server.url("/f"), digest: Digest::new(Algorithm::Sha256, promised).unwrap(), compression }
+    Source::Url {
+        fetcher: Fetcher::brisk(),
+        url: server.url("/f"),
+        digest: Digest::new(Algorithm::Sha256, promised).unwrap(),
+        compression,
+    }
 }
 
 fn serving(file: &[u8]) -> Server {

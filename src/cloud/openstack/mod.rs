@@ -41,6 +41,7 @@ use super::{
     BootRequest, Cloud, CloudError, Flavor, Image, ImageBytes, ImageSelector, Limits, NetworkPart, NewImage, Ownership,
     Passage, Server, ServerList, ServerQuery, Silence,
 };
+use crate::egress::Egress;
 use client::Client;
 use config::Credentials;
 use names::Names;
@@ -62,6 +63,8 @@ pub struct Options {
     pub owner: String,
     /// Is told of every exchange.
     pub observer: Option<Arc<dyn CallObserver>>,
+    /// Where the cloud, and what its catalogue names, may be.
+    pub egress: Egress,
 }
 
 /// One project in one region of an OpenStack cloud.
@@ -95,6 +98,7 @@ impl OpenStack {
             options.requests_per_second,
             options.observer,
             vec![secret.clone()],
+            options.egress,
         )?;
         Ok(Self {
             client: Client::new(config, transport),

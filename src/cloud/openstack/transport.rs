@@ -20,6 +20,7 @@ use super::config::ConfigError;
 use super::fault;
 use super::limiter::{Limiter, TooLong};
 use crate::cloud::{CloudError, ErrorClass, MayStill};
+use crate::egress::{self, Closed, Egress};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Shorter than the keep-alive of common proxies (5 s and more): a boot request on a connection that the other side
@@ -44,6 +45,7 @@ pub(crate) struct Transport {
     observer: Option<Arc<dyn CallObserver>>,
     /// Never shown, even when a service quotes them.
     secrets: Vec<SecretString>,
+    egress: Egress,
     /// Shortens deadlines, for tests of what happens when they pass.
     shortest: Option<Duration>,
 }
@@ -101,15 +103,17 @@ impl Transport {
         requests_per_second: f64,
         observer: Option<Arc<dyn CallObserver>>,
         secrets: Vec<SecretString>,
+        egress: Egress,
     ) -> Result<Self, ConfigError> {
         if !requests_per_second.is_finite() || !(0.001..=1_000_000.0).contains(&requests_per_second) {
             return Err(ConfigError::new("`requestsPerSecond` must be a number above 0"));
         }
         Ok(Self {
-            http: http_client(ca_pem)?,
+            http: http_client(ca_pem, &egress)?,
             limiter: Limiter::new(requests_per_second),
             observer,
             secrets,
+            egress,
             shortest: None,
         })
     }
@@ -157,6 +161,8 @@ impl Transport {
     /// Waits until a request may leave.
     pub(super) async fn turn(&self, request: &Request) -> Result<(), Failure> {
         let call = request.call;
+        // A name is judged when it is resolved; an address is never resolved.
+        self.egress.url(&request.url).map_err(|closed| Failure::without_exchange(refused_address(call, closed)))?;
         self.limiter.turn(call.urgent(), call.patience()).await.map_err(|TooLong { wait }| not_sent(call, wait))?;
         if request.may_still.as_ref().is_some_and(|may_still| !may_still()) {
             return Err(too_late(call));
@@ -235,7 +241,10 @@ impl Transport {
             }
         }
         let secrets: Vec<&SecretString> = self.secrets.iter().collect();
-        let message = match written.as_ref().map(|fault| fault::scrub(&fault.message, &secrets)) {
+        // Every service of OpenStack marks its answers so. What does not may be anything that an address led to, and
+        // nobody is to read it through us.
+        let speaker = written.as_ref().filter(|_| request_id(headers).is_some());
+        let message = match speaker.map(|fault| fault::scrub(&fault.message, &secrets)) {
             Some(message) if !message.is_empty() => message,
             _ => plain_sentence(status, request.url.host_str()),
         };
@@ -248,7 +257,7 @@ impl Transport {
     }
 }
 
-fn http_client(ca_pem: Option<&[u8]>) -> Result<reqwest::Client, ConfigError> {
+fn http_client(ca_pem: Option<&[u8]>, egress: &Egress) -> Result<reqwest::Client, ConfigError> {
     // Fails when one is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = || {
@@ -257,6 +266,7 @@ fn http_client(ca_pem: Option<&[u8]>) -> Result<reqwest::Client, ConfigError> {
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .connect_timeout(CONNECT_DEADLINE)
+            .dns_resolver(egress.resolver())
             .pool_idle_timeout(IDLE_CONNECTION)
             .tcp_nodelay(true)
     };
@@ -333,6 +343,9 @@ pub(super) fn lost(call: Call, message: &str, request_id: Option<String>) -> Fai
 
 /// An exchange that broke. Before anything was sent the service did certainly not act; later nobody can tell.
 fn broken(call: Call, error: &reqwest::Error, request_id: Option<String>) -> Failure {
+    if let Some(closed) = egress::closed(error) {
+        return Failure::without_exchange(refused_address(call, closed));
+    }
     let host = error.url().and_then(Url::host_str).unwrap_or("the cloud").to_owned();
     let mut failure = lost(call, "", request_id);
     (failure.error.message, failure.passing) = if error.is_connect() {
@@ -355,6 +368,12 @@ fn broken(call: Call, error: &reqwest::Error, request_id: Option<String>) -> Fai
         (format!("{host} cut the connection before the answer was complete"), true)
     };
     failure
+}
+
+/// Nothing was sent, since it would have gone where nothing of ours may go.
+fn refused_address(call: Call, closed: Closed) -> CloudError {
+    let message = format!("not sent: {closed}");
+    CloudError { class: ErrorClass::Invalid, call: call.name(), message, retry_after: None, request_id: None }
 }
 
 /// What to do about a certificate that is not trusted.

@@ -62,9 +62,10 @@ pub(super) fn begin(engine: &mut Engine, key: &Key, image: &Arc<DiskImage>, kind
     let attempt = Attempt { at: engine.now, number: number.max().unwrap_or_else(|| engine.now.as_second()) };
     let cloud = providers.first().and_then(|first| engine.connections.get(&key.sibling(first))).map(Connection::cloud);
     let (client, of, providers) = (engine.setup.client.clone(), Arc::clone(image), providers.to_vec());
+    let fetcher = engine.setup.fetcher.clone();
     let key = key.clone();
     engine.spawn(async move {
-        let found = look_up(&client, cloud, &of, kind).await;
+        let found = look_up(&client, &fetcher, cloud, &of, kind).await;
         move |engine: &mut Engine| match found {
             Err(problem) => ended(engine, &key, &of, &providers, attempt, &problem),
             Ok(found) => record(engine, key, of, attempt, providers, found),
@@ -74,6 +75,7 @@ pub(super) fn begin(engine: &mut Engine, key: &Key, image: &Arc<DiskImage>, kind
 
 async fn look_up(
     client: &Client,
+    fetcher: &Fetcher,
     cloud: Option<Arc<dyn Cloud>>,
     image: &DiskImage,
     kind: Kind,
@@ -81,7 +83,7 @@ async fn look_up(
     let source = &image.spec.source;
     match (kind, &source.snapshot, &source.url) {
         (Kind::Snapshot, Some(snapshot), _) => base(client, cloud, image, snapshot).await,
-        (Kind::Url, _, Some(url)) => digest(url).await.map(Found::Digest),
+        (Kind::Url, _, Some(url)) => digest(fetcher, url).await.map(Found::Digest),
         _ => Ok(Found::Nothing),
     }
 }
@@ -139,17 +141,17 @@ fn named(selector: &ImageSelector) -> String {
     }
 }
 
-async fn digest(source: &UrlSource) -> Result<String, Problem> {
+async fn digest(fetcher: &Fetcher, source: &UrlSource) -> Result<String, Problem> {
     let digest = match (&source.checksum.value, &source.checksum.url) {
         (Some(value), _) => Digest::new(algorithm(source.checksum.algorithm), value),
-        (None, list) => listed(list.as_deref().unwrap_or_default(), source).await,
+        (None, list) => listed(fetcher, list.as_deref().unwrap_or_default(), source).await,
     };
     digest.map(|digest| digest.to_string()).map_err(|error| (fetch_reason(error.class), error.to_string()))
 }
 
-async fn listed(list: &str, source: &UrlSource) -> Result<Digest, SourceError> {
+async fn listed(fetcher: &Fetcher, list: &str, source: &UrlSource) -> Result<Digest, SourceError> {
     let (list, file) = (address(list)?, address(&source.url)?);
-    Digest::listed(&Fetcher::new()?, &list, &file, algorithm(source.checksum.algorithm)).await
+    Digest::listed(fetcher, &list, &file, algorithm(source.checksum.algorithm)).await
 }
 
 /// What is made of the file that the cloud has already is not made again, unless somebody asks for it.

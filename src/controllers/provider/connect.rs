@@ -108,6 +108,7 @@ fn connect(engine: &mut Engine, key: Key, provider: Arc<Provider>) {
         provider_key: key.to_string(),
         owner: engine.owner.clone(),
         observer: Some(engine.setup.observer(&key)),
+        egress: engine.setup.egress.clone(),
     };
     let now = engine.now;
     let resting = engine.memory.providers.get(&key).and_then(|memory| memory.refused.clone()).filter(|r| r.until > now);

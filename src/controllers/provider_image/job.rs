@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::super::Engine;
 use super::super::index::Key;
 use super::super::provider::Connection;
+use super::super::setup::Setup;
 use super::Work;
 use super::upload::{format_name, image_to_make, not_connected, spawn};
 use super::work::{News, Work as Making, fault, tell};
@@ -32,6 +33,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How long a finished Job stays for people to look at, in seconds.
 const STAYS: i64 = 3600;
+/// How the names begin that no builder may have.
+const RESERVED: &str = "nodepool-";
 /// The container that uploads, and the volume that both sides share.
 const UPLOADER: &str = "nodepool-upload";
 const OUTPUT: &str = "nodepool-output";
@@ -54,9 +57,11 @@ pub fn start(engine: &mut Engine, image: &DiskImage, versions: &[Arc<ProviderIma
     let namespace = image.namespace().unwrap_or_default();
     let members: Vec<(Key, Option<String>)> =
         versions.iter().map(|version| (Key::of(&**version), version.uid())).collect();
+    let reserved = image.spec.source.job.as_ref().and_then(|source| reserved(&source.template));
     engine.spawn(async move {
         let api: Api<Job> = Api::namespaced(client, &namespace);
         let refusal = match serde_json::from_value::<Job>(job) {
+            _ if let Some(message) = reserved => Some(fault(reason::INVALID_CONFIGURATION, message)),
             // What is wrong may be a value that nobody else is to see (rule 16).
             Err(_) => Some(fault(
                 reason::INVALID_CONFIGURATION,
@@ -254,7 +259,7 @@ fn job(engine: &Engine, image: &DiskImage, first: &ProviderImage, versions: &[Ar
             "backoffLimit": 0,
             "activeDeadlineSeconds": image.spec.build_timeout.as_std().as_secs(),
             "ttlSecondsAfterFinished": STAYS,
-            "template": template(source, &engine.setup.uploader_image, &targets, &secrets),
+            "template": template(source, &engine.setup, &targets, &secrets),
         },
     }))
 }
@@ -290,7 +295,7 @@ fn directory(number: usize) -> String {
 
 /// The user's containers run first, one after another, as init containers; the uploader sees the file and the Secrets,
 /// which they do not.
-fn template(source: &JobSource, uploader_image: &str, targets: &[JobTarget], secrets: &[String]) -> Value {
+fn template(source: &JobSource, setup: &Setup, targets: &[JobTarget], secrets: &[String]) -> Value {
     let mut template = source.template.clone();
     let (folder, _) = source.output.rsplit_once('/').unwrap_or_default();
     let folder = if folder.is_empty() { "/" } else { folder };
@@ -323,9 +328,13 @@ fn template(source: &JobSource, uploader_image: &str, targets: &[JobTarget], sec
     spec["restartPolicy"] = json!("Never");
     spec["containers"] = json!([{
         "name": UPLOADER,
-        "image": uploader_image,
+        "image": setup.uploader_image,
         "args": ["upload", "--file", source.output, "--format", format_name(source.format)],
-        "env": [{ "name": "NODEPOOL_TARGETS", "value": json!(targets).to_string() }],
+        "env": [
+            { "name": "NODEPOOL_TARGETS", "value": json!(targets).to_string() },
+            { "name": "NODEPOOL_ALLOW_NETWORK", "value": setup.egress.open() },
+            { "name": "NODEPOOL_CLUSTER_NETWORK", "value": setup.egress.cluster() },
+        ],
         "volumeMounts": mounts,
         // It needs no more than the strictest namespace grants; the builders beside it may need what theirs grants.
         "securityContext": {
@@ -334,6 +343,30 @@ fn template(source: &JobSource, uploader_image: &str, targets: &[JobTarget], sec
         },
     }]);
     template
+}
+
+/// What of a pod template would let a builder at the credentials that only the uploader has.
+fn reserved(template: &Value) -> Option<String> {
+    let spec = &template["spec"];
+    let is_ours = |object: &&Value| object["name"].as_str().is_some_and(|name| name.starts_with(RESERVED));
+    let named = ["volumes", "initContainers", "containers", "ephemeralContainers"].into_iter().find_map(|list| {
+        let name = spec[list].as_array()?.iter().find(is_ours)?["name"].as_str()?;
+        Some(format!(
+            "spec.source.job.template.spec.{list} has {name}: names that begin with {RESERVED} are the operator's"
+        ))
+    });
+    let mounts = ["initContainers", "containers"].into_iter().find_map(|list| {
+        let mounts =
+            spec[list].as_array()?.iter().filter_map(|container| container["volumeMounts"].as_array()).flatten();
+        let name = mounts.into_iter().find(is_ours)?["name"].as_str()?;
+        Some(format!("a container of spec.source.job.template mounts {name}, which is the operator's"))
+    });
+    // A container that restarts always is still there when the uploader runs, and sees its files through its process.
+    let shared = ["shareProcessNamespace", "hostPID"]
+        .into_iter()
+        .find(|field| spec[field] == json!(true))
+        .map(|field| format!("spec.source.job.template.spec.{field} lets builders into the uploader: take it out"));
+    named.or(mounts).or(shared)
 }
 
 /// The volume that a container has at this folder.

@@ -22,6 +22,7 @@ use crate::api::disk_image::{ChecksumAlgorithm, DiskFormat, UrlSource};
 use crate::api::provider_image::ImageFault;
 use crate::api::{DiskImage, ProviderImage};
 use crate::builder::checksum::{Algorithm, Digest};
+use crate::builder::fetch::Fetcher;
 use crate::builder::unpack::Compression;
 use crate::builder::upload::{Progress, Source, Target, UploadError, upload};
 use crate::builder::{SourceClass, SourceError};
@@ -215,8 +216,9 @@ pub fn start(engine: &mut Engine, image: &DiskImage, versions: &[Arc<ProviderIma
     let digest = versions.iter().find_map(|version| version.spec.digest.clone()).unwrap_or_default();
     let report = engine.sender();
     let active_within = image.spec.build_timeout.as_std();
+    let fetcher = engine.setup.fetcher.clone();
     engine.spawn(async move {
-        match source(&wanted, &digest) {
+        match source(fetcher, &wanted, &digest) {
             Ok(source) => deliver(members, &source, active_within, &report).await,
             Err(error) => {
                 members.iter().for_each(|member| member.tell(&report, News::Failed(why(&error.clone().into()))))
@@ -227,9 +229,10 @@ pub fn start(engine: &mut Engine, image: &DiskImage, versions: &[Arc<ProviderIma
 }
 
 /// `digest` is as a record has it: `sha256:…`.
-fn source(wanted: &UrlSource, digest: &str) -> Result<Source, SourceError> {
+fn source(fetcher: Fetcher, wanted: &UrlSource, digest: &str) -> Result<Source, SourceError> {
     let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);
     Ok(Source::Url {
+        fetcher,
         url: address(&wanted.url)?,
         digest: Digest::new(algorithm(wanted.checksum.algorithm), hex)?,
         compression: wanted.compression.map(compression),

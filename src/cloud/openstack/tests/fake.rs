@@ -9,6 +9,9 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+/// Every answer has one, unless the script says another.
+pub(super) const REQUEST_ID: &str = "X-Openstack-Request-Id";
+
 /// One request as it arrived.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
@@ -199,7 +202,10 @@ fn write(stream: &mut Box<dyn Stream>, reply: Reply) -> Option<()> {
             return None;
         }
     };
-    let mut head = format!("HTTP/1.1 {status} X\r\nX-Openstack-Request-Id: req-1\r\n");
+    let mut head = format!("HTTP/1.1 {status} X\r\n");
+    if !headers.iter().any(|(key, _)| *key == REQUEST_ID) {
+        head.push_str(&format!("{REQUEST_ID}: req-1\r\n"));
+    }
     for (key, value) in headers {
         head.push_str(&format!("{key}: {value}\r\n"));
     }

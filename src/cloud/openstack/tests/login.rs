@@ -1,5 +1,6 @@
 //! One login serves all; refused credentials rest.
 
+use super::fake::REQUEST_ID;
 use super::*;
 use crate::cloud::{Cloud, ErrorClass};
 use std::sync::Arc;
@@ -178,4 +179,17 @@ async fn a_wrong_address_is_told_as_such() {
     let error = cloud(&fake).check().await.unwrap_err();
     assert!(error.class == ErrorClass::Invalid && error.message.contains("redirect"), "{error}");
     assert_eq!(fake.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_no_service_of_openstack_is_not_read_through_us() {
+    let said = |marked: bool| async move {
+        let id = if marked { "req-1" } else { "" };
+        let body = json!({"error": {"code": 400, "title": "Bad Request", "message": "the vault opens with 4711"}});
+        let fake = Fake::start(move |_| Some(Reply::With(400, body.clone(), vec![(REQUEST_ID, id.to_owned())])));
+        cloud(&fake).check().await.unwrap_err().message
+    };
+    let (unmarked, marked) = (said(false).await, said(true).await);
+    assert!(!unmarked.contains("4711") && unmarked.contains("HTTP 400"), "{unmarked}");
+    assert!(marked.contains("4711"), "Keystone's own words help: {marked}");
 }

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::{CloudConfig, OpenStack, Options};
 use crate::cloud::{BootRequest, CloudError, NewImage, Ownership};
+use crate::egress::Egress;
 use fake::{Fake, Reply, Seen, token};
 
 const PASSWORD: &str = "correct-horse-battery";
@@ -32,6 +33,7 @@ fn options() -> Options {
         provider_key: "ns/one".into(),
         owner: "me".into(),
         observer: None,
+        egress: Egress::loopback(),
     }
 }
 
