@@ -17,3 +17,5 @@ mod installation;
 mod rendered;
 #[path = "chart/rights.rs"]
 mod rights;
+#[path = "chart/trust.rs"]
+mod trust;
