@@ -179,7 +179,7 @@ fn other_cases() -> Vec<Case> {
             "rbac: {extraRules: [{apiGroups: [x], resources: [y], verbs: [get]}]}",
             "ClusterRole",
             "ci-nodepool-operator",
-            "/rules/6/apiGroups/0",
+            "/rules/8/apiGroups/0",
             json!("x"),
         ),
     ]

@@ -114,9 +114,13 @@ fn secrets_are_read_by_name_only_and_nothing_is_a_wildcard() {
                 let has = |key: &str, word: &str| rule[key].as_array().is_some_and(|all| all.contains(&json!(word)));
                 assert!(!["apiGroups", "resources", "verbs"].iter().any(|key| has(key, "*")), "{rule}");
                 assert!(!["escalate", "bind", "impersonate"].iter().any(|verb| has("verbs", verb)), "{rule}");
+                let of_operator = role["metadata"]["name"].as_str().unwrap().ends_with("nodepool-operator");
+                if of_operator && ["pools", "diskimages", "noderequests"].iter().any(|kind| has("resources", kind)) {
+                    assert_eq!(rule["verbs"], json!(["get", "list", "watch"]), "what people write is theirs: {rule}");
+                }
                 if has("resources", "secrets") || has("resources", "configmaps") {
                     assert_eq!(rule["verbs"], json!(["get"]), "{rule}");
-                    assert!(role["metadata"]["name"].as_str().unwrap().ends_with("nodepool-operator"), "{role}");
+                    assert!(of_operator, "{role}");
                 }
             }
         }
