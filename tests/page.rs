@@ -19,7 +19,7 @@ use serde_json::json;
 use support::world::{IMAGE, SOON, given};
 use support::{Killer, Namespace, Operator, Program, World, eventually};
 
-/// A browser starts thrice within this, on a machine where all other tests run too.
+/// One browser shows the page to three readers within this, on a machine where all other tests run too.
 const LOOKED: Duration = Duration::from_secs(120);
 
 /// What one reader saw.
