@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kube::api::{DeleteParams, ListParams};
 use nodepool_operator::api::NodeRequest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::stage::{HOME, PATIENCE, RELEASE, Stage};
 use super::support::eventually;
@@ -103,18 +103,17 @@ async fn kill_the_leader(stage: &Stage) -> Duration {
     failover
 }
 
-/// The chart as a later version would be: one definition changed, and the Pods replaced.
+/// The chart as a later version would be: one definition has a field more, and the Pods are replaced.
 fn later() -> PathBuf {
     let target = scratch("later");
     std::fs::create_dir_all(&target).unwrap();
     assert!(Command::new("cp").arg("-a").arg(chart()).arg(&target).status().unwrap().success());
     let later = target.join("nodepool-operator");
     let file = later.join("files/crds/noderequests.yaml");
-    let text = std::fs::read_to_string(&file).unwrap();
-    let changed =
-        text.replacen("    singular: noderequest\n", "    shortNames:\n    - later\n    singular: noderequest\n", 1);
-    let changed = if changed == text { panic!("no singular in {text:.400}") } else { changed };
-    std::fs::write(&file, changed).unwrap();
+    let mut definition: Value = serde_yaml::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
+    definition.pointer_mut(spec).unwrap()["later"] = json!({"type": "string"});
+    std::fs::write(&file, definition.to_string()).unwrap();
     later
 }
 
@@ -129,8 +128,12 @@ async fn upgrade(stage: &Stage) {
     })
     .await;
     assert!(after.contains(&stage.leader().await), "one of the new Pods leads");
-    let names = stage.home().run(&["api-resources", "--api-group=nodepool.dev", "--no-headers"]).await.ok().unwrap();
-    assert!(names.lines().any(|line| line.starts_with("noderequests") && line.contains("later")), "{names}");
+    let later = json!({"spec": {"later": "known"}}).to_string();
+    let said =
+        stage.namespace.kubectl().run(&["patch", "noderequest", "build-1", "--type=merge", "--patch", &later]).await;
+    assert!(said.success, "{}", said.stderr);
+    let request = stage.namespace.kubectl().json(&["get", "noderequest", "build-1"]).await.unwrap();
+    assert_eq!(request["spec"]["later"], "known", "the new field is stored");
     stage.pools_ready().await;
     stage.one_server_per_record().await;
     stage.told("upgraded with a changed definition while the request held its nodes");
