@@ -179,7 +179,9 @@ fn refused_before(wait: Duration, failure: Option<&CloudError>) -> CloudError {
     CloudError {
         class: ErrorClass::Auth,
         call: Call::Login.name(),
-        message: "the credentials were refused several times and are tried once a minute: correct the Secret".into(),
+        message:
+            "the credentials were refused several times and are tried once a minute: correct the Secret's clouds.yaml"
+                .into(),
         retry_after: Some(wait),
         request_id: failure.and_then(|failure| failure.request_id.clone()),
     }
