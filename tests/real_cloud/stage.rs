@@ -13,9 +13,8 @@ use super::support::openstack::{OpenStack, Project};
 use super::support::world::{IMAGE, server_id, text};
 use super::support::{Namespace, Operator, World, eventually};
 
-/// Longer than the slowest boot on a machine whose two cores build and test meanwhile, and than the five minutes after which a deletion
-/// that the cloud takes and forgets is sent again: a message bus that was away loses some.
-pub const PATIENCE: Duration = Duration::from_mins(7);
+/// Longer than the slowest boot on a machine whose two cores build and test meanwhile.
+pub const PATIENCE: Duration = Duration::from_mins(4);
 
 /// The one Provider's name, unless a test needs its own.
 pub const PROVIDER: &str = "lab";
