@@ -231,7 +231,7 @@ fn reads_as_its_kind(document: &Value) {
 
 #[test]
 fn samples_read_as_their_kinds() {
-    let files: Vec<_> = ["deploy/samples", "deploy/samples/request", "deploy/samples/images"]
+    let files: Vec<_> = ["deploy/samples", "deploy/samples/request", "deploy/samples/images", "deploy/samples/tenants"]
         .iter()
         .flat_map(|folder| fs::read_dir(root(folder)).unwrap())
         .map(|entry| entry.unwrap().path())

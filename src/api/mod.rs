@@ -5,6 +5,7 @@
 
 #![allow(clippy::duplicated_attributes, reason = "printer columns and fields of one type repeat it")]
 
+pub mod allowed_namespaces;
 pub mod conditions;
 pub mod crds;
 pub mod disk_image;
@@ -18,6 +19,7 @@ pub mod provider_image;
 pub mod quantity;
 pub mod rules;
 
+pub use allowed_namespaces::{AllowedNamespaces, NamespacesFrom};
 pub use disk_image::{DiskImage, DiskImageSpec, DiskImageStatus};
 pub use duration::Duration;
 pub use flavor::FlavorSelector;
@@ -35,6 +37,8 @@ pub const VERSION: &str = "v1alpha1";
 
 /// Label on a [`PoolNode`]: the [`Pool`] it was booted for.
 pub const LABEL_POOL: &str = "nodepool.dev/pool";
+/// Label on a [`PoolNode`] whose [`Pool`] is in another namespace: that namespace.
+pub const LABEL_POOL_NAMESPACE: &str = "nodepool.dev/pool-namespace";
 /// Label on a [`PoolNode`] or [`ProviderImage`]: the [`Provider`] it lives in.
 pub const LABEL_PROVIDER: &str = "nodepool.dev/provider";
 /// Label on a [`PoolNode`] or [`ProviderImage`]: the [`DiskImage`] it comes from.

@@ -73,6 +73,7 @@ pub struct NodeRequestSpec {
 
 /// Some nodes of one Pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct NodeSet {
     /// The name by which the client finds them in the status, such as `builder`.
     #[schemars(length(min = 1, max = 63))]
@@ -83,6 +84,11 @@ pub struct NodeSet {
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::name_of("Pool"))]
     pub pool: String,
+    /// The Pool's namespace, when that is another one: the Pool must allow it (`spec.allowedNamespaces`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = rules::namespace())]
+    pub pool_namespace: Option<String>,
     /// How many.
     #[serde(default = "default_count")]
     #[schemars(range(min = 1, max = 1000))]
@@ -176,6 +182,10 @@ pub struct AssignedNode {
     /// The PoolNode.
     #[schemars(length(max = 253))]
     pub pool_node: String,
+    /// Its namespace, when that is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub namespace: Option<String>,
     /// The Provider it is on.
     #[schemars(length(max = 63))]
     pub provider: String,

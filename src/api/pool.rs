@@ -9,7 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{Duration, FlavorSelector, rules};
+use super::{AllowedNamespaces, Duration, FlavorSelector, rules};
 
 /// What the servers of a Pool are, and how many are kept ready.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -52,13 +52,13 @@ use super::{Duration, FlavorSelector, rules};
         .field_path(".minReady"),
 )]
 pub struct PoolSpec {
-    /// The DiskImage the servers boot from.
+    /// The DiskImage the servers boot from; on a Provider of another namespace, the one of this name there.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::name_of("DiskImage"))]
     pub image: String,
     /// The flavor, by name or by memory.
     pub flavor: FlavorSelector,
-    /// Where the servers may live.
+    /// Where the servers may live. No two may have the same name, whatever their namespaces.
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub providers: Vec<PoolProvider>,
@@ -77,7 +77,8 @@ pub struct PoolSpec {
     /// When a node counts as ready, and whether that is looked at again.
     #[serde(default)]
     pub readiness: Readiness,
-    /// User data of each server; a Secret, because it often holds one.
+    /// User data of each server; a Secret, because it often holds one. Not on Providers of other namespaces: Secrets are
+    /// read in the Provider's namespace only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_data_secret_ref: Option<UserDataSecretRef>,
     /// Server metadata, beside the operator's own.
@@ -92,6 +93,10 @@ pub struct PoolSpec {
     /// Launch nothing new for this Pool and take nothing away; what runs goes on.
     #[serde(default)]
     pub paused: bool,
+    /// Which namespaces may request nodes of this Pool, beside its own; without it no other. Closing it takes no node
+    /// from anybody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_namespaces: Option<AllowedNamespaces>,
 }
 
 /// One Provider a Pool may use.
@@ -102,6 +107,11 @@ pub struct PoolProvider {
     #[schemars(length(min = 1, max = 40))]
     #[x_kube(validation = rules::name_of("Provider"))]
     pub name: String,
+    /// The Provider's namespace, when that is another one: the Provider must allow it (`spec.allowedNamespaces`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = rules::namespace())]
+    pub namespace: Option<String>,
     /// The most nodes of this Pool on this Provider.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10000))]
@@ -116,7 +126,7 @@ impl PoolProvider {
     /// A Provider with the default priority and no limit of its own.
     #[must_use]
     pub fn named(name: impl Into<String>) -> Self {
-        Self { name: name.into(), max_nodes: None, priority: default_priority() }
+        Self { name: name.into(), namespace: None, max_nodes: None, priority: default_priority() }
     }
 }
 
@@ -275,6 +285,7 @@ impl PoolSpec {
             metadata: BTreeMap::new(),
             update: Update::default(),
             paused: false,
+            allowed_namespaces: None,
         }
     }
 }

@@ -47,6 +47,7 @@ const INSTEAD: &str = "delete the node, its Pool makes a new one";
 #[x_kube(
     validation = rules::same_presence("providerImage", INSTEAD),
     validation = rules::same_presence("pool", INSTEAD),
+    validation = rules::same_presence("poolNamespace", INSTEAD),
     validation = ("has(self.pool) || (has(self.claimRef) && self.claimRef.kind == 'ProviderImage')",
         "write the pool the node is for; only a node that a ProviderImage has is for none"),
     validation = ("!has(oldSelf.claimRef) || has(self.claimRef)",
@@ -62,6 +63,11 @@ pub struct PoolNodeSpec {
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::immutable("pool", INSTEAD))]
     pub pool: Option<String>,
+    /// The Pool's namespace, when that is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = rules::immutable("poolNamespace", INSTEAD))]
+    pub pool_namespace: Option<String>,
     /// The Provider's slot it holds.
     #[schemars(range(min = 0, max = 9999))]
     #[x_kube(validation = rules::immutable("slot", INSTEAD))]

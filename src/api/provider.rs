@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Duration, rules};
+use super::{AllowedNamespaces, Duration, rules};
 
 /// What a Provider is and what may be taken from it.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -107,6 +107,10 @@ pub struct ProviderSpec {
     /// Launch nothing new here; what runs goes on.
     #[serde(default)]
     pub paused: bool,
+    /// Which namespaces may have Pools on this Provider, beside its own; without it no other. Closing it destroys their
+    /// idle nodes and leaves those in use until they are released.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_namespaces: Option<AllowedNamespaces>,
 }
 
 /// What keeps a boot request that was not answered from making a server later.
@@ -349,6 +353,7 @@ impl ProviderSpec {
             config_drive: None,
             launch_fence: LaunchFence::None,
             paused: false,
+            allowed_namespaces: None,
         }
     }
 }

@@ -51,6 +51,15 @@ pub fn object_name(kind: &str) -> Rule {
     )
 }
 
+/// The field names a namespace.
+#[must_use]
+pub fn namespace() -> Rule {
+    rule(
+        format!("self.matches('{DNS_LABEL}')"),
+        "write the name of a namespace: lower-case letters, digits and '-', such as ci-shared".into(),
+    )
+}
+
 /// The object's own name fits in a label value, a host name and a server name, at most `max` characters.
 #[must_use]
 pub fn own_name(kind: &str, max: usize) -> Rule {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 use kube::ResourceExt;
-use kube::core::{NamespaceResourceScope, Resource};
+use kube::core::Resource;
 
-/// A record's namespace and name.
+/// A record's namespace and name; no namespace for what lives in none.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// Its namespace.
@@ -29,7 +29,7 @@ impl Key {
     }
 
     /// The key of a record.
-    pub fn of<K: Resource<Scope = NamespaceResourceScope>>(object: &K) -> Self {
+    pub fn of<K: Resource>(object: &K) -> Self {
         let meta = object.meta();
         Self::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
     }
@@ -148,7 +148,7 @@ impl<K> Default for Store<K> {
     }
 }
 
-impl<K: Resource<Scope = NamespaceResourceScope>> Store<K> {
+impl<K: Resource> Store<K> {
     /// Whether so many watches gave a complete list: nothing may be decided before all did.
     #[must_use]
     pub fn synced(&self, watches: usize) -> bool {

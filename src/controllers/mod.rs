@@ -21,6 +21,7 @@ pub mod provider_image;
 pub mod records;
 pub mod runtime;
 pub mod setup;
+pub mod tenancy;
 pub mod watch;
 
 use std::collections::{BTreeSet, HashSet};
@@ -30,10 +31,12 @@ use std::time::Duration;
 
 use foldhash::HashMap;
 use jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt;
+use kube::core::DeserializeGuard;
+use kube::{Api, ResourceExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::api::conditions::{PROGRESSING, THROTTLED};
@@ -42,7 +45,7 @@ use crate::ops::events::Severity;
 use crate::ops::turns;
 use crate::plan::allocation::Fairness;
 
-use self::index::{Change, Event, Key, Store};
+use self::index::{Change, Event, Key, Scope, Store};
 pub use self::marks::Mark;
 use self::provider::Connection;
 use self::runtime::{Creating, NodeRuntime};
@@ -108,6 +111,8 @@ pub struct Engine {
     pub nodes: Store<PoolNode>,
     /// All NodeRequests.
     pub requests: Store<NodeRequest>,
+    /// All namespaces, for their labels; none while they cannot be read, or when the operator serves certain ones only.
+    pub namespaces: Store<Namespace>,
     /// What the process itself knows of each node, by uid.
     pub runtime: HashMap<String, NodeRuntime>,
     /// Records whose create is not answered yet, by key.
@@ -445,6 +450,7 @@ pub async fn run(setup: Setup) -> Result<(), Box<dyn std::error::Error + Send + 
         disk_images: Store::default(),
         provider_images: Store::default(),
         pools: Store::default(),
+        namespaces: Store::default(),
         nodes: Store::default(),
         requests: Store::default(),
         runtime: HashMap::default(),
@@ -468,6 +474,11 @@ pub async fn run(setup: Setup) -> Result<(), Box<dyn std::error::Error + Send + 
     engine.watch(|engine| &mut engine.pools, pool::changed);
     engine.watch(|engine| &mut engine.nodes, pool_node::changed);
     engine.watch(|engine| &mut engine.requests, node_request::changed);
+    if engine.setup.watch_namespaces.is_empty() {
+        // Without them everything goes on that no selector is asked for, so their silence is no reason to end.
+        let namespaces = Api::all(engine.setup.client.clone());
+        engine.follow(None, namespaces, || {}, |engine| &mut engine.namespaces, tenancy::changed);
+    }
     while engine.next(&mut arrivals).await {
         engine.pass();
         beat.beat();
@@ -491,29 +502,48 @@ impl Engine {
             + 'static,
     {
         for (scope, api) in self.setup.apis() {
-            let arrivals = self.arrivals.clone();
             let beat =
                 self.setup.heartbeats.watch_loop(format!("watch {} {}", K::plural(&()), api.resource_url()), SILENCE);
-            let alive = move || beat.beat();
-            let shutdown = self.setup.shutdown.clone();
-            let tell = move |event: Event<K>| {
-                let scope = scope.clone();
-                let apply: Arrival = Box::new(move |engine: &mut Engine| {
-                    let listed = matches!(event, Event::Listed);
-                    let changes = store(engine).observe(&scope, event);
-                    changes.iter().for_each(|change| changed(engine, change));
-                    if listed {
-                        engine.mark(Mark::Allocation);
-                    }
-                });
-                deliver(&arrivals, apply);
-            };
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = watch::follow(api, tell, alive) => {}
-                    () = shutdown.cancelled() => {}
+            self.follow(scope, api, move || beat.beat(), store, changed);
+        }
+    }
+
+    /// Follows one kind in one scope.
+    fn follow<K>(
+        &self,
+        scope: Scope,
+        api: Api<DeserializeGuard<K>>,
+        alive: impl Fn() + Send + Sync + 'static,
+        store: fn(&mut Engine) -> &mut Store<K>,
+        changed: fn(&mut Engine, &Change<K>),
+    ) where
+        K: kube::Resource<DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        let arrivals = self.arrivals.clone();
+        let shutdown = self.setup.shutdown.clone();
+        let tell = move |event: Event<K>| {
+            let scope = scope.clone();
+            let apply: Arrival = Box::new(move |engine: &mut Engine| {
+                let listed = matches!(event, Event::Listed);
+                let changes = store(engine).observe(&scope, event);
+                changes.iter().for_each(|change| changed(engine, change));
+                if listed {
+                    engine.mark(Mark::Allocation);
                 }
             });
-        }
+            deliver(&arrivals, apply);
+        };
+        tokio::spawn(async move {
+            tokio::select! {
+                () = watch::follow(api, tell, alive) => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
     }
 }

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::index::{Change, Key};
-use super::{Engine, Mark, records};
+use super::{Engine, Mark, records, tenancy};
 use crate::api::conditions::{self, Desired, FULFILLED, reason};
 use crate::api::node_request::AssignedNode;
 use crate::api::{NodeRequest, NodeRequestStatus, NodeState, PoolNode, RequestState};
@@ -228,24 +228,27 @@ fn serve(engine: &Engine, request: &NodeRequest, claimed: &[Arc<PoolNode>], stat
 
 /// Nodes in the order of the request's entries, and within one in the order of their slots.
 fn assign(request: &NodeRequest, claimed: &[Arc<PoolNode>]) -> Vec<AssignedNode> {
+    let key = Key::of(request);
     let mut free: Vec<&Arc<PoolNode>> = claimed.iter().collect();
     free.sort_by_key(|node| (node.spec.provider.clone(), node.spec.slot));
     let mut assigned = Vec::new();
     for set in &request.spec.nodes {
         for number in 0..set.count {
-            let Some(at) = free.iter().position(|node| node.spec.pool.as_ref() == Some(&set.pool)) else { break };
+            let pool = tenancy::pool(&key, set);
+            let Some(at) = free.iter().position(|node| tenancy::pool_of(node).as_ref() == Some(&pool)) else { break };
             let name = if set.count == 1 { set.name.clone() } else { format!("{}-{number}", set.name) };
-            assigned.push(described(name, free.remove(at)));
+            assigned.push(described(&key, name, free.remove(at)));
         }
     }
     assigned
 }
 
-fn described(name: String, node: &PoolNode) -> AssignedNode {
+fn described(request: &Key, name: String, node: &PoolNode) -> AssignedNode {
     let status = node.status.clone().unwrap_or_default();
     AssignedNode {
         name: name[..name.floor_char_boundary(63)].to_owned(),
         pool_node: node.name_any(),
+        namespace: tenancy::foreign(&Key::of(node), request),
         provider: node.spec.provider.clone(),
         server_id: status.server_id.unwrap_or_default(),
         address: status.address.unwrap_or_default(),
@@ -271,7 +274,10 @@ fn fulfilled(engine: &mut Engine, key: &Key, request: &NodeRequest, status: &mut
         .nodes
         .iter()
         .filter(|assigned| {
-            let node = engine.nodes.get(&key.sibling(&assigned.pool_node));
+            let node = match &assigned.namespace {
+                Some(namespace) => engine.nodes.get(&Key::new(namespace, &assigned.pool_node)),
+                None => engine.nodes.get(&key.sibling(&assigned.pool_node)),
+            };
             !node.is_some_and(|node| holds(node, &request.uid().unwrap_or_default()))
         })
         .map(|assigned| assigned.pool_node.as_str())

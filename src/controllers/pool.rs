@@ -12,14 +12,15 @@ use sha2::{Digest, Sha256};
 
 use super::index::{Change, Key};
 use super::provider::REPORT_EVERY;
-use super::{Engine, Mark, allocation};
+use super::{Engine, Mark, allocation, tenancy};
 use crate::api::conditions::{self, AVAILABLE, Desired, LAUNCH_HEALTHY, PROGRESSING, reason};
 use crate::api::disk_image::Login;
-use crate::api::pool::LaunchFailure;
-use crate::api::{LABEL_POOL, NodeState, Pool, PoolNode, PoolStatus, Provider};
+use crate::api::pool::{LaunchFailure, PoolProvider};
+use crate::api::{NodeState, Pool, PoolNode, PoolStatus, Provider};
 use crate::ops::events::Severity;
 use crate::plan::node::Boot;
 use crate::plan::pressure::later;
+use crate::plan::tenancy::Access;
 
 /// The version of the formula in [`hash`]: a new formula must not replace every node there is.
 pub const HASH_VERSION: &str = "1";
@@ -80,8 +81,7 @@ pub fn mark_later(engine: &mut Engine, key: Key) {
 
 /// Tells people on the pool what happened to one of its nodes.
 pub fn event(engine: &Engine, node: &PoolNode, reason: &str, message: &str) {
-    let pool = node.spec.pool.as_ref().and_then(|pool| engine.pools.get(&Key::of(node).sibling(pool)));
-    let Some(pool) = pool else { return };
+    let Some(pool) = tenancy::pool_of(node).and_then(|pool| engine.pools.get(&pool)) else { return };
     let note = format!("{} on {}: {message}", node.metadata.name.as_deref().unwrap_or("?"), node.spec.provider);
     engine.setup.events.publish(&pool.object_ref(&()), Severity::Warning, reason, note);
 }
@@ -128,21 +128,18 @@ pub fn reconcile(engine: &mut Engine, key: &Key) {
 fn counts(engine: &Engine, key: &Key, pool: &Pool) -> PoolStatus {
     let mut status = PoolStatus {
         observed_generation: pool.metadata.generation,
-        selector: format!("{LABEL_POOL}={}", key.name),
+        selector: tenancy::selector(key),
         ..PoolStatus::default()
     };
-    let hashes: HashMap<&str, Option<String>> = pool
-        .spec
-        .providers
-        .iter()
-        .map(|offer| {
-            let launch = allocation::template(engine, key, pool, &key.sibling(&offer.name));
-            (offer.name.as_str(), launch.ok().map(|launch| launch.hash))
-        })
-        .collect();
-    for (_, node) in engine.nodes.iter().filter(|(node, record)| is_of(key, node, record)) {
+    let hash = |provider: Key| {
+        let launch = allocation::template(engine, key, pool, &provider);
+        (provider, launch.ok().map(|launch| launch.hash))
+    };
+    let hashes: HashMap<Key, Option<String>> =
+        pool.spec.providers.iter().map(|offer| hash(tenancy::provider(key, offer))).collect();
+    for (at, node) in engine.nodes.iter().filter(|(node, record)| is_of(key, node, record)) {
         status.total += 1;
-        let wanted = hashes.get(node.spec.provider.as_str()).and_then(Option::as_deref);
+        let wanted = hashes.get(&at.sibling(&node.spec.provider)).and_then(Option::as_deref);
         if wanted == Some(node.spec.template_hash.as_str()) && node.metadata.deletion_timestamp.is_none() {
             status.updated += 1;
         }
@@ -152,7 +149,8 @@ fn counts(engine: &Engine, key: &Key, pool: &Pool) -> PoolStatus {
 }
 
 fn is_of(pool: &Key, node: &Key, record: &PoolNode) -> bool {
-    node.namespace == pool.namespace && record.spec.pool.as_deref() == Some(&*pool.name)
+    record.spec.pool.as_deref() == Some(&*pool.name)
+        && record.spec.pool_namespace.as_deref().unwrap_or(&node.namespace) == &*pool.namespace
 }
 
 fn state_count<'a>(status: &'a mut PoolStatus, node: &PoolNode) -> &'a mut i32 {
@@ -173,11 +171,10 @@ fn available(engine: &Engine, key: &Key, pool: &Pool, status: &PoolStatus) -> De
     if pool.spec.paused {
         return Desired::no(AVAILABLE, reason::PAUSED, "nothing is launched while paused is true");
     }
-    let named = |name: &str| engine.providers.get(&key.sibling(name)).is_some();
-    if let Some(missing) = pool.spec.providers.iter().find(|offer| !named(&offer.name)) {
+    let mut named = pool.spec.providers.iter().map(|offer| tenancy::provider(key, offer));
+    if let Some(missing) = named.find(|provider| tenancy::of_provider(engine, key, provider) != Access::Allowed) {
         // Told also when the others could do it all: it is what a person can mend.
-        let message = format!("create the Provider {}, or correct spec.providers", missing.name);
-        return Desired::no(AVAILABLE, reason::PROVIDER_NOT_FOUND, message);
+        return Desired::no(AVAILABLE, reason::PROVIDER_NOT_FOUND, tenancy::no_provider(key, &missing));
     }
     if let Some(message) = connecting(engine, key, pool) {
         return Desired::unknown(AVAILABLE, reason::NOT_YET_KNOWN, message);
@@ -207,31 +204,31 @@ fn available(engine: &Engine, key: &Key, pool: &Pool, status: &PoolStatus) -> De
 
 /// A Provider that is silent about this pool's boot requests, and when that is worth telling.
 fn unanswered<'a>(engine: &'a Engine, key: &Key) -> Option<(Timestamp, &'a str)> {
-    let silent_since = |record: &'a PoolNode| {
+    let silent_since = |at: &Key, record: &'a PoolNode| {
         let runtime =
             engine.runtime.get(record.metadata.uid.as_ref()?).filter(|runtime| runtime.boot == Boot::InFlight)?;
-        let answered = engine.connections.get(&key.sibling(&record.spec.provider))?.boot_answered;
+        let answered = engine.connections.get(&at.sibling(&record.spec.provider))?.boot_answered;
         Some((later(runtime.sent.max(answered)?, ANSWERED_WITHIN), record.spec.provider.as_str()))
     };
     let nodes = engine.nodes.iter().filter(|(node, record)| is_of(key, node, record));
-    nodes.filter_map(|(_, record)| silent_since(record)).min()
+    nodes.filter_map(|(at, record)| silent_since(at, record)).min()
 }
 
 /// The last failed launch, if nothing was launched well since where it failed.
 fn last_failure<'a>(engine: &'a Engine, key: &Key, pool: &Pool) -> Option<&'a LaunchFailure> {
-    let failed = |name: &str| {
-        let provider = key.sibling(name);
+    let failed = |offer: &PoolProvider| {
+        let provider = tenancy::provider(key, offer);
         let launch = allocation::template(engine, key, pool, &provider).ok()?;
         Some(engine.connections.get(&provider)?.health(&launch.hash)?.last_was_bad())
     };
     let last = engine.memory.pools.failures.get(key)?;
-    failed(&last.provider)?.then_some(last)
+    failed(pool.spec.providers.iter().find(|offer| offer.name == last.provider)?)?.then_some(last)
 }
 
 /// At the start a pool waits for its Providers for a moment.
 fn connecting(engine: &Engine, key: &Key, pool: &Pool) -> Option<String> {
-    let fresh = |name: &str| allocation::settling(engine, key, pool, &key.sibling(name));
-    let offer = pool.spec.providers.iter().find(|offer| fresh(&offer.name))?;
+    let fresh = |offer: &PoolProvider| allocation::settling(engine, key, pool, &tenancy::provider(key, offer));
+    let offer = pool.spec.providers.iter().find(|offer| fresh(offer))?;
     Some(format!("the Provider {} is being connected", offer.name))
 }
 
@@ -268,7 +265,7 @@ fn progressing(engine: &Engine, key: &Key, pool: &Pool, status: &PoolStatus) -> 
 fn healthy(engine: &Engine, key: &Key, pool: &Pool, status: &PoolStatus) -> Desired {
     let full = status.ready >= pool.spec.min_ready;
     for offer in &pool.spec.providers {
-        let provider = key.sibling(&offer.name);
+        let provider = tenancy::provider(key, offer);
         let Ok(launch) = allocation::template(engine, key, pool, &provider) else { continue };
         let Some(health) = engine.connections.get(&provider).and_then(|c| c.health(&launch.hash)) else { continue };
         if health.unhealthy() && !(full && health.last_was_good()) {
@@ -294,17 +291,19 @@ pub fn figures(engine: &Engine) {
         let labels = super::metrics::NodeLabels {
             namespace: key.namespace.to_string(),
             provider: node.spec.provider.clone(),
-            pool: node.spec.pool.clone().unwrap_or_default(),
+            pool: tenancy::pool_label(node),
             state: state.as_str(),
         };
         *counts.entry(labels).or_default() += 1;
     }
     for (key, pool) in engine.pools.iter() {
         for (offer, state) in pool.spec.providers.iter().flat_map(|offer| NodeState::ALL.map(|state| (offer, state))) {
+            let provider = tenancy::provider(key, offer);
+            let foreign = provider.namespace != key.namespace;
             let labels = super::metrics::NodeLabels {
-                namespace: key.namespace.to_string(),
+                namespace: provider.namespace.to_string(),
                 provider: offer.name.clone(),
-                pool: key.name.to_string(),
+                pool: if foreign { key.to_string() } else { key.name.to_string() },
                 state: state.as_str(),
             };
             counts.entry(labels).or_default();

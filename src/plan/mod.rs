@@ -12,3 +12,4 @@ pub mod leaks;
 pub mod node;
 pub mod pressure;
 pub mod schedule;
+pub mod tenancy;

@@ -12,13 +12,13 @@ use kube::ResourceExt;
 use super::{Launch, Seen, cost, template};
 use crate::api::pool_node::{ClaimKind, ClaimRef};
 use crate::api::{
-    ANNOTATION_HASH_VERSION, ANNOTATION_LAUNCHED_BY, FINALIZER_SERVER, LABEL_DISK_IMAGE, LABEL_POOL, LABEL_PROVIDER,
-    PoolNode, PoolNodeSpec,
+    ANNOTATION_HASH_VERSION, ANNOTATION_LAUNCHED_BY, FINALIZER_SERVER, LABEL_DISK_IMAGE, LABEL_POOL,
+    LABEL_POOL_NAMESPACE, LABEL_PROVIDER, PoolNode, PoolNodeSpec,
 };
 use crate::controllers::index::{Change, Key};
 use crate::controllers::records::{self, LaunchPermit, WriteError};
 use crate::controllers::runtime::Creating;
-use crate::controllers::{Engine, Mark, pool, pool_node};
+use crate::controllers::{Engine, Mark, pool, pool_node, tenancy};
 use crate::ops::turns;
 use crate::plan::allocation::{Step, World};
 
@@ -91,6 +91,7 @@ fn new_node(engine: &Engine, provider: &Key, slot: u32, launch: &Launch) -> Opti
     let spec = PoolNodeSpec {
         provider: provider.name.to_string(),
         pool: launch.pool.as_ref().map(|pool| pool.name.to_string()),
+        pool_namespace: launch.pool.as_ref().and_then(|pool| tenancy::foreign(pool, provider)),
         slot,
         provider_image: launch.version.clone(),
         image_id: launch.image_id.clone(),
@@ -106,12 +107,13 @@ fn new_node(engine: &Engine, provider: &Key, slot: u32, launch: &Launch) -> Opti
     };
     let text = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let pool = launch.pool.as_ref().map(|pool| text(LABEL_POOL, &pool.name));
+    let foreign = spec.pool_namespace.as_ref().map(|namespace| text(LABEL_POOL_NAMESPACE, namespace));
     let image = [text(LABEL_PROVIDER, &provider.name), text(LABEL_DISK_IMAGE, &launch.disk_image)];
     let metadata = ObjectMeta {
         name: Some(PoolNode::name_of_slot(&provider.name, slot)),
         namespace: Some(provider.namespace.to_string()),
         finalizers: Some(vec![FINALIZER_SERVER.to_owned()]),
-        labels: Some(pool.into_iter().chain(image).collect()),
+        labels: Some(pool.into_iter().chain(foreign).chain(image).collect()),
         annotations: Some(BTreeMap::from([
             text(ANNOTATION_LAUNCHED_BY, &engine.setup.identity),
             text(ANNOTATION_HASH_VERSION, pool::HASH_VERSION),

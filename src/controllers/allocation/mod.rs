@@ -17,7 +17,7 @@ use super::index::Key;
 use super::provider::Connection;
 use super::provider::connection::{gate, stricter};
 use super::runtime::{Creating, NodeRuntime};
-use super::{Engine, Mark, pool};
+use super::{Engine, Mark, pool, tenancy};
 use crate::api::conditions::reason;
 use crate::api::pool::{Probe, UpdateStrategy};
 use crate::api::pool_node::ClaimRef;
@@ -29,6 +29,7 @@ use crate::plan::allocation as plan;
 use crate::plan::allocation::{Blocked, Gate, Resources, Verdict, World};
 use crate::plan::node::Boot;
 use crate::plan::pressure::Answer;
+use crate::plan::tenancy::Access;
 
 /// What the last pass said, for the reports.
 #[derive(Debug, Default)]
@@ -116,7 +117,7 @@ fn observe(engine: &Engine) -> (World, Seen) {
         nodes: Vec::with_capacity(engine.nodes.len() + engine.creating.len()),
         requests: requests
             .iter()
-            .map(|request| one_request(request, &pools))
+            .map(|request| one_request(engine, request, &pools))
             .chain((seen.pools.len()..).zip(&seen.works).map(|(pool, work)| work.request(pool)))
             .collect(),
     };
@@ -231,7 +232,11 @@ fn one_pool(
 ) -> plan::Pool {
     let positive = |number: i32| u32::try_from(number).unwrap_or(0);
     let offers = record.spec.providers.iter().filter_map(|offer| {
-        let provider = key.sibling(&offer.name);
+        let provider = tenancy::provider(key, offer);
+        // Like one that the pool does not name: what is idle there goes. While nobody can tell, it stays.
+        if provider.namespace != key.namespace && tenancy::of_provider(engine, key, &provider) == Access::Denied {
+            return None;
+        }
         let template = template(engine, key, record, &provider);
         let (gate, until) = match (&template, engine.connections.get(&provider)) {
             (Ok(launch), Some(connection)) => connection.offer_gate(&launch.flavor.id, &launch.hash, engine.now),
@@ -254,7 +259,7 @@ fn one_pool(
         max_ready_age: record.spec.max_ready_age.map(crate::api::Duration::as_std),
         // Just started: a Provider that is being connected takes its share of the pool a moment later.
         paused: record.spec.paused
-            || record.spec.providers.iter().any(|offer| settling(engine, key, record, &key.sibling(&offer.name))),
+            || record.spec.providers.iter().any(|offer| settling(engine, key, record, &tenancy::provider(key, offer))),
         draining: record.metadata.deletion_timestamp.is_some(),
         rolling: record.spec.update.strategy == UpdateStrategy::Rolling,
         max_unavailable: positive(record.spec.update.max_unavailable),
@@ -321,10 +326,23 @@ fn not_ready(engine: &Engine, image: &Key, provider: &Key) -> String {
 /// What a pool would boot on a provider now, or what is missing.
 pub fn template(engine: &Engine, key: &Key, record: &Pool, provider: &Key) -> Result<Launch, Blocked> {
     let blocked = |reason, message| Blocked { reason, message };
-    let spec = engine.providers.get(provider).ok_or_else(|| {
-        blocked(reason::PROVIDER_NOT_FOUND, format!("create the Provider {}, or correct spec.providers", provider.name))
-    })?;
-    let image = key.sibling(&record.spec.image);
+    let open = |_: &&Arc<Provider>| tenancy::of_provider(engine, key, provider) == Access::Allowed;
+    let spec = engine
+        .providers
+        .get(provider)
+        .filter(open)
+        .ok_or_else(|| blocked(reason::PROVIDER_NOT_FOUND, tenancy::no_provider(key, provider)))?;
+    if record.spec.user_data_secret_ref.is_some() && provider.namespace != key.namespace {
+        // A Secret of the Provider's namespace, named from another one, would be handed to whoever can name it.
+        return Err(blocked(
+            reason::INVALID_CONFIGURATION,
+            format!(
+                "remove userDataSecretRef, or the Provider {provider}: Secrets are read in the Provider's namespace only, \
+                 and not for Pools of others"
+            ),
+        ));
+    }
+    let image = provider.sibling(&record.spec.image);
     let disk_image: &Arc<DiskImage> = engine.disk_images.get(&image).ok_or_else(|| {
         blocked(reason::DISK_IMAGE_NOT_FOUND, format!("create the DiskImage {}, or correct spec.image", image.name))
     })?;
@@ -390,7 +408,8 @@ fn one_node(
     let claim = record.spec.claim_ref.as_ref().map(|claim| claim.uid.as_str()).or_else(|| runtime?.claiming.as_deref());
     let provider = place.provider;
     let claimer = claim.and_then(|uid| claimers.get(uid));
-    let pool = record.spec.pool.as_deref().and_then(|pool| pools.get(&(&*key.namespace, pool)).copied());
+    let at = record.spec.pool_namespace.as_deref().unwrap_or(&key.namespace);
+    let pool = record.spec.pool.as_deref().and_then(|pool| pools.get(&(at, pool)).copied());
     let pool = pool.or_else(|| claimer?.pool);
     // Nobody has the right to boot it, so it will never be of use: it only holds its slot.
     let hopeless = |runtime: &NodeRuntime| runtime.permit.is_none() && runtime.boot == Boot::Never;
@@ -462,17 +481,17 @@ fn one_creating(
     }
 }
 
-fn one_request(request: &NodeRequest, pools: &HashMap<&Key, usize>) -> plan::Request {
+fn one_request(engine: &Engine, request: &NodeRequest, pools: &HashMap<&Key, usize>) -> plan::Request {
     let key = Key::of(request);
-    let entry = |set: &crate::api::node_request::NodeSet| plan::Entry {
-        pool: pools.get(&key.sibling(&set.pool)).copied().ok_or_else(|| Blocked {
-            reason: reason::POOL_NOT_FOUND,
-            message: format!(
-                "create the Pool {}, or delete this NodeRequest and create one that names another Pool",
-                set.pool
-            ),
-        }),
-        count: u32::try_from(set.count).unwrap_or(0),
+    let entry = |set: &crate::api::node_request::NodeSet| {
+        let wanted = tenancy::pool(&key, set);
+        let open = tenancy::of_pool(engine, &key, &wanted) == Access::Allowed;
+        let pool = pools.get(&wanted).copied().filter(|_| open);
+        plan::Entry {
+            pool: pool
+                .ok_or_else(|| Blocked { reason: reason::POOL_NOT_FOUND, message: tenancy::no_pool(&key, &wanted) }),
+            count: u32::try_from(set.count).unwrap_or(0),
+        }
     };
     plan::Request {
         name: key.to_string(),

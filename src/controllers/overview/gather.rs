@@ -11,6 +11,7 @@ use super::super::{Connection, Engine};
 use super::{Health, ImageRow, MESSAGE, Overview, PoolRow, ProviderRow, ROWS, RequestRow, Rows, Servers, Verdict};
 use crate::api::conditions::{self, AVAILABLE, FULFILLED, LAUNCH_HEALTHY, QUOTA_AVAILABLE, READY, THROTTLED, reason};
 use crate::api::disk_image::DiskImageProviderStatus;
+use crate::api::node_request::NodeSet;
 use crate::api::provider::{LeakKind, LeakSighting};
 use crate::api::{DiskImage, ImageState, NodeRequest, Pool, Provider};
 
@@ -197,9 +198,17 @@ fn of_request(key: &Key, request: &NodeRequest) -> RequestRow {
         key: key.clone(),
         since: request.creation_timestamp().map(|time| time.0),
         position: status.and_then(|status| status.position),
-        wants: sets.iter().take(POOLS_NAMED).map(|set| (set.pool.clone(), set.count)).collect(),
+        wants: sets.iter().take(POOLS_NAMED).map(|set| (pool_of(set), set.count)).collect(),
         wants_more: sets.len().saturating_sub(POOLS_NAMED),
         why: fulfilled.map(|condition| said(Health::Busy, &condition.reason, condition)),
+    }
+}
+
+/// The Pool as the request names it.
+fn pool_of(set: &NodeSet) -> String {
+    match &set.pool_namespace {
+        Some(namespace) => format!("{namespace}/{}", set.pool),
+        None => set.pool.clone(),
     }
 }
 

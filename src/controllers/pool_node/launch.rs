@@ -12,12 +12,13 @@ use tokio::time::Instant;
 use super::super::provider_image::{self, KeyPair};
 use super::super::records::{self, LaunchPermit};
 use super::super::runtime::MadePort;
-use super::super::{Engine, Mark};
+use super::super::{Engine, Mark, tenancy};
 use super::{Boot, Fence, Key, versions};
 use crate::api::conditions::reason;
 use crate::api::pool::UserDataSecretRef;
 use crate::api::{Pool, PoolNode};
 use crate::cloud::{BootRequest, Cloud, CloudError, ErrorClass};
+use crate::plan::tenancy::Access;
 
 /// How a boot request ended.
 enum Outcome {
@@ -46,7 +47,7 @@ pub fn adopt_permit(engine: &mut Engine, node: &PoolNode, permit: LaunchPermit) 
 pub fn boot(engine: &mut Engine, node: &Arc<PoolNode>, uid: &str) {
     let Some(permit) = engine.runtime.get_mut(uid).and_then(|runtime| runtime.permit.take()) else { return };
     let Some((cloud, request)) = request(engine, node, &permit) else {
-        // The provider is not connected (any more): the record is of no use.
+        // The provider is not connected or not open to the pool (any more): the record is of no use.
         set(engine, uid, |runtime| runtime.boot = Boot::Never);
         engine.mark(Mark::Node(uid.to_owned()));
         return;
@@ -175,6 +176,12 @@ fn request(engine: &Engine, node: &PoolNode, permit: &LaunchPermit) -> Option<(A
     let pool = template_of(engine, node);
     if node.spec.pool.is_some() && pool.is_none() {
         return None;
+    }
+    if let Some(pool) = tenancy::pool_of(node).filter(|pool| pool.namespace != key.namespace) {
+        let secret = super::pool_of(engine, node).is_some_and(|pool| pool.spec.user_data_secret_ref.is_some());
+        if secret || tenancy::of_provider(engine, &pool, &key.sibling(&node.spec.provider)) != Access::Allowed {
+            return None;
+        }
     }
     let connection = engine.connection_of(node)?;
     let zones = &provider.spec.availability_zones;

@@ -19,7 +19,7 @@ use kube::ResourceExt;
 
 use super::index::{Change, Key};
 use super::runtime::NodeRuntime;
-use super::{Engine, Mark, pool, provider, provider_image};
+use super::{Engine, Mark, pool, provider, provider_image, tenancy};
 use crate::api::pool_node::{ClaimKind, OnRelease};
 use crate::api::{ANNOTATION_LAUNCHED_BY, NodeRequest, NodeState, Pool, PoolNode, RequestState};
 use crate::cloud::{Server, ServerStatus};
@@ -100,8 +100,8 @@ fn mark_neighbours(engine: &mut Engine, node: &PoolNode) {
 
 /// The counts of its pool changed.
 fn mark_pool(engine: &mut Engine, node: &PoolNode) {
-    if let Some(pool) = &node.spec.pool {
-        pool::mark_later(engine, Key::of(node).sibling(pool));
+    if let Some(pool) = tenancy::pool_of(node) {
+        pool::mark_later(engine, pool);
     }
 }
 
@@ -114,8 +114,7 @@ fn note_failure(
     console: Option<String>,
     now: Timestamp,
 ) {
-    if let Some(pool) = &node.spec.pool {
-        let pool = Key::of(node).sibling(pool);
+    if let Some(pool) = tenancy::pool_of(node) {
         engine.memory.pools.note_failure(&pool, node, reason, message, console, now);
         engine.mark(Mark::Pool(pool));
     }
@@ -123,7 +122,7 @@ fn note_failure(
 
 /// The pool that a node was booted for.
 fn pool_of<'a>(engine: &'a Engine, node: &PoolNode) -> Option<&'a Arc<Pool>> {
-    engine.pools.get(&Key::of(node).sibling(node.spec.pool.as_ref()?))
+    engine.pools.get(&tenancy::pool_of(node)?)
 }
 
 /// First sight of a record: who may have booted it?

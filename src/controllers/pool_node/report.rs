@@ -9,8 +9,8 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::super::Engine;
-use super::super::provider_image;
 use super::super::records::{self, WriteError};
+use super::super::{provider_image, tenancy};
 use super::act::{reason_of, write};
 use super::{Key, act, advice};
 use crate::api::conditions::{self, Desired, READY, reason};
@@ -133,8 +133,8 @@ fn launch_ended(
 ) {
     let key = Key::of(node);
     let took = node.creation_timestamp().and_then(|made| Duration::try_from(engine.now.duration_since(made.0)).ok());
-    let pool = node.spec.pool.as_deref().unwrap_or_default();
-    engine.setup.metrics.launch(&key.namespace, &node.spec.provider, pool, result, took.unwrap_or_default());
+    let pool = tenancy::pool_label(node);
+    engine.setup.metrics.launch(&key.namespace, &node.spec.provider, &pool, result, took.unwrap_or_default());
     let now = engine.now;
     if let Some(good) = of_image {
         provider_image::launch_ended(engine, node, good);

@@ -9,7 +9,7 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 
 use super::super::index::Key;
-use super::super::{Engine, Mark, records};
+use super::super::{Engine, Mark, records, tenancy};
 use super::{changed, current, usable, work};
 use crate::api::conditions::reason;
 use crate::api::disk_image::{Login, SnapshotSource};
@@ -89,11 +89,13 @@ fn trial(engine: &Engine, key: &Key, record: &ProviderImage, image: &DiskImage) 
 
 /// The first Pool, by name, that boots the image on the version's Provider.
 fn user<'a>(engine: &'a Engine, key: &Key, record: &ProviderImage) -> Option<&'a Arc<Pool>> {
-    let uses = |pool: &Pool| {
+    let provider = key.sibling(&record.spec.provider);
+    let uses = |at: &Key, pool: &Pool| {
         pool.spec.image == record.spec.disk_image
-            && pool.spec.providers.iter().any(|offer| offer.name == record.spec.provider)
+            && pool.spec.providers.iter().any(|offer| tenancy::provider(at, offer) == provider)
     };
-    let pools = engine.pools.iter().filter(|(pool, record)| pool.namespace == key.namespace && uses(record));
+    // Those of other namespaces boot it too, and what they add to it is not tried: their user data is not read here.
+    let pools = engine.pools.iter().filter(|(pool, record)| pool.namespace == key.namespace && uses(pool, record));
     pools.min_by_key(|(pool, _)| *pool).map(|(_, pool)| pool)
 }
 
