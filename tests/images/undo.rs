@@ -115,6 +115,6 @@ async fn a_version_whose_launches_fail_is_rejected_by_itself() {
     assert!(rejected.spec.rejected);
     let seen = rejected.status.unwrap().fault.unwrap();
     assert!(seen.message.contains("launches of version"), "{}", seen.message);
-    assert!(world.events("ci").await.contains("RolledBack"), "{:?}", world.events("ci").await);
+    world.event("ci", "RolledBack").await;
     world.pool_ready("small", 4).await;
 }

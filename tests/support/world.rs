@@ -344,11 +344,15 @@ impl World {
         })
     }
 
-    /// The reasons of all events about one object.
-    pub async fn events(&self, name: &str) -> BTreeSet<String> {
-        let events = self.namespace.list::<k8s_openapi::api::core::v1::Event>().await;
-        let about = events.into_iter().filter(|event| event.involved_object.name.as_deref() == Some(name));
-        about.filter_map(|event| event.reason).collect()
+    /// Waits for an event about one object; they are written beside everything else.
+    #[track_caller]
+    pub fn event<'a>(&'a self, name: &'a str, reason: &'a str) -> impl Future<Output = ()> + 'a {
+        eventually(self.patience, move || async move {
+            let events = self.namespace.list::<k8s_openapi::api::core::v1::Event>().await;
+            let about = events.into_iter().filter(|event| event.involved_object.name.as_deref() == Some(name));
+            let reasons: BTreeSet<String> = about.filter_map(|event| event.reason).collect();
+            if reasons.contains(reason) { Ok(()) } else { Err(format!("{name}: no {reason}: {reasons:?}")) }
+        })
     }
 
     /// Waits until no cloud has a server, and no record of one is left.
