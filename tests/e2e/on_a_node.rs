@@ -5,10 +5,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use kube::api::{DeleteParams, ListParams};
-use nodepool_operator::api::NodeRequest;
+use nodepool_operator::api::{NodeRequest, Pool};
 use serde_json::{Value, json};
 
-use super::stage::{HOME, PATIENCE, RELEASE, Stage};
+use super::stage::{HOME, PATIENCE, RELEASE, Stage, sample};
 use super::support::eventually;
 use super::support::helm::{chart, scratch};
 
@@ -48,6 +48,8 @@ async fn the_life_of_an_installation() {
     assert_eq!(stage.fulfilled().await, held, "the same nodes after the upgrade");
     reinstall(&stage).await;
     assert_eq!(stage.fulfilled().await, held, "the same nodes after the reinstallation");
+
+    serve_a_tenant(&stage).await;
 
     stage.namespace.api::<NodeRequest>().delete("build-1", &DeleteParams::default()).await.unwrap();
     eventually(PATIENCE, || async {
@@ -137,6 +139,34 @@ async fn upgrade(stage: &Stage) {
     stage.pools_ready().await;
     stage.one_server_per_record().await;
     stage.told("upgraded with a changed definition while the request held its nodes");
+}
+
+/// Somebody of another namespace, with the chart's role for claimers there and no other rights, is served by the samples.
+async fn serve_a_tenant(stage: &Stage) {
+    let tenant = stage.another_namespace().await;
+    let kubectl = tenant.kubectl();
+    let role = format!("--clusterrole={HOME}-{RELEASE}-claimer");
+    for args in [
+        &["label", "namespace", tenant.name(), "team=web"][..],
+        &["create", "rolebinding", "ci", &role, "--user=ci@web"],
+    ] {
+        let said = kubectl.run(args).await;
+        assert!(said.success, "{}", said.stderr);
+    }
+    stage.namespace.kubectl().apply(&sample("tenants/shared-pool.yaml")).await;
+    let request = sample("tenants/request.yaml")
+        .replace("poolNamespace: nodepool-system", &format!("poolNamespace: {}", stage.namespace.name()));
+    let said = kubectl.run_with_input(&["--as=ci@web", "apply", "-f", "-"], &request).await;
+    assert!(said.success, "{}", said.stderr);
+    let waited =
+        kubectl.run(&["--as=ci@web", "wait", "--for=condition=Fulfilled", "noderequest/build-1", "--timeout=3m"]).await;
+    assert!(waited.success, "{}", waited.stderr);
+    let said = kubectl.run(&["--as=ci@web", "delete", "noderequest", "build-1"]).await;
+    assert!(said.success, "{}", said.stderr);
+    stage.namespace.api::<Pool>().delete("small-web", &DeleteParams::default()).await.unwrap();
+    stage.pools_ready().await;
+    stage.one_server_per_record().await;
+    stage.told("a claimer of another namespace was served from the shared Pool, and gave back");
 }
 
 /// Uninstalls, sees what stays, and installs again.

@@ -21,6 +21,11 @@ pub const PATIENCE: Duration = Duration::from_mins(3);
 /// The Providers of the samples, the clouds that their Secrets name, and those of the clouds.yaml that stand for them.
 const PROVIDERS: [(&str, &str, &str); 2] = [("cloud-a", "openstack-a", "lab"), ("cloud-b", "openstack-b", "lab2")];
 
+/// The text of one of the samples.
+pub fn sample(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/samples").join(name)).unwrap()
+}
+
 /// Everything that the story has.
 pub struct Stage {
     began: Instant,
@@ -44,6 +49,11 @@ impl Stage {
         }
         let namespace = Namespace::on(plane).await;
         Self { began: Instant::now(), plane, node: node.into(), namespace, projects }
+    }
+
+    /// A namespace beside that of the samples.
+    pub async fn another_namespace(&self) -> Namespace {
+        Namespace::on(self.plane).await
     }
 
     /// Says what has come to pass, and when.
@@ -84,10 +94,8 @@ impl Stage {
             let text = json!({"clouds": {"openstack": cloud.cloud(name)}}).to_string();
             self.namespace.secret(secret, &[("clouds.yaml", &text)]).await;
         }
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/samples");
         for name in ["00-providers.yaml", "10-image.yaml", "20-pools.yaml"] {
-            let text = std::fs::read_to_string(folder.join(name)).unwrap();
-            for mut object in serde_yaml::from_multiple::<Value>(&text).unwrap() {
+            for mut object in serde_yaml::from_multiple::<Value>(&sample(name)).unwrap() {
                 match object["kind"].as_str().unwrap() {
                     "Provider" => object["spec"]["networks"] = json!(["private"]),
                     "DiskImage" => object["spec"]["login"]["port"] = json!(cloud.ssh_port()),
@@ -100,8 +108,7 @@ impl Stage {
 
     /// Applies the sample of a request.
     pub async fn apply_request(&self) {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/samples/request/request.yaml");
-        self.namespace.kubectl().apply(&std::fs::read_to_string(file).unwrap()).await;
+        self.namespace.kubectl().apply(&sample("request/request.yaml")).await;
     }
 
     /// Waits until both pools of the samples have exactly the ready nodes that they should, and returns these.
