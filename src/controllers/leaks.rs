@@ -150,6 +150,8 @@ struct Swept {
     attached: HashMap<String, String>,
     /// Servers whose ports could not be looked for.
     unasked: HashMap<String, String>,
+    /// A service gave no answer.
+    unanswered: bool,
 }
 
 /// The cloud was listed; now its parts, then the records, then the answer, then what it says.
@@ -161,10 +163,19 @@ async fn collect(
     mut sweep: Sweep,
     gone: &HashMap<String, String>,
 ) -> Swept {
-    sweep.ports = ports(cloud, &sweep, gone).await;
-    sweep.floating_ips = things(cloud.floating_ips().await.map(|parts| parts.into_iter().map(part)));
-    sweep.images = things(cloud.images_of(&sweep.owner).await.map(|images| images.into_iter().filter_map(image)));
-    sweep.key_pairs = things(cloud.key_pairs().await.map(|names| key_pairs(names, &sweep)));
+    let mut unanswered = false;
+    let mut told = |listed: Result<Vec<Thing>, CloudError>| {
+        let listed = listed.inspect_err(|error| {
+            tracing::warn!(%error, "not looked for leaks among these");
+            unanswered |= matches!(error.class, ErrorClass::Unavailable | ErrorClass::Unclear);
+        });
+        listed.ok()
+    };
+    sweep.ports = told(ports(cloud, &sweep, gone).await);
+    sweep.floating_ips = told(cloud.floating_ips().await.map(|parts| parts.into_iter().map(part).collect()));
+    sweep.images =
+        told(cloud.images_of(&sweep.owner).await.map(|images| images.into_iter().filter_map(image).collect()));
+    sweep.key_pairs = told(cloud.key_pairs().await.map(|names| key_pairs(names, &sweep)));
     sweep.records = records(client, &provider.namespace).await;
     sweep.key_pairs = without_others(client, &sweep, &provider.namespace).await;
     let unasked = if sweep.ports.is_none() { gone.clone() } else { HashMap::new() };
@@ -177,14 +188,14 @@ async fn collect(
         removed.push((leak.clone(), remove(cloud, leak, &sweep.owner).await));
     }
     let attached = sweep.ports.into_iter().flatten().filter_map(|port| Some((port.id, port.attached_to?))).collect();
-    Swept { findings, removed, attached, unasked }
+    Swept { findings, removed, attached, unasked, unanswered }
 }
 
 /// Ports with our mark, and those that Nova made for servers of ours that are gone.
-async fn ports(cloud: &dyn Cloud, sweep: &Sweep, gone: &HashMap<String, String>) -> Option<Vec<Thing>> {
-    let mut all = things(cloud.ports(&sweep.owner).await.map(|parts| parts.into_iter().map(part)))?;
+async fn ports(cloud: &dyn Cloud, sweep: &Sweep, gone: &HashMap<String, String>) -> Result<Vec<Thing>, CloudError> {
+    let mut all: Vec<Thing> = cloud.ports(&sweep.owner).await?.into_iter().map(part).collect();
     let ids: Vec<String> = gone.keys().cloned().collect();
-    for left in things(cloud.ports_of(&ids).await.map(|parts| parts.into_iter().map(part)))? {
+    for left in cloud.ports_of(&ids).await?.into_iter().map(part) {
         let record = left.attached_to.as_ref().and_then(|server| gone.get(server));
         let ownership = record.map(|record| Ownership {
             owner: sweep.owner.clone(),
@@ -195,12 +206,7 @@ async fn ports(cloud: &dyn Cloud, sweep: &Sweep, gone: &HashMap<String, String>)
             all.push(Thing { ownership, ..left });
         }
     }
-    Some(all)
-}
-
-fn things(listed: Result<impl Iterator<Item = Thing>, CloudError>) -> Option<Vec<Thing>> {
-    let listed = listed.inspect_err(|error| tracing::warn!(%error, "not looked for leaks among these")).ok()?;
-    Some(listed.collect())
+    Ok(all)
 }
 
 fn part(part: NetworkPart) -> Thing {
@@ -214,12 +220,13 @@ fn image(image: Image) -> Option<Thing> {
 }
 
 /// Those whose names carry our mark; their names are their ids.
-fn key_pairs(names: Vec<String>, sweep: &Sweep) -> impl Iterator<Item = Thing> {
-    names.into_iter().filter_map(|name| {
+fn key_pairs(names: Vec<String>, sweep: &Sweep) -> Vec<Thing> {
+    let ours = names.into_iter().filter_map(|name| {
         let record = key_pair_record(&name, &sweep.owner)?.to_owned();
         let ownership = Ownership { owner: sweep.owner.clone(), record, provider: sweep.provider.clone() };
         Some(Thing { id: name, ownership: Some(ownership), created: None, attached_to: None })
-    })
+    });
+    ours.collect()
 }
 
 /// A key pair does not tell its Provider, and belongs to a user, whom Providers of other namespaces may share: what
@@ -303,8 +310,11 @@ fn is_refusal(answer: &Result<(), CloudError>) -> bool {
 }
 
 fn report(engine: &mut Engine, provider: &Key, swept: Swept) {
-    let Swept { findings, removed, attached, unasked } = swept;
+    let Swept { findings, removed, attached, unasked, unanswered } = swept;
     let now = engine.now;
+    if unanswered && let Some(connection) = engine.connections.get_mut(provider) {
+        connection.service_failed(now);
+    }
     let Some(record) = engine.providers.get(provider).cloned() else { return };
     let memory = engine.memory.leaks.entry(provider.clone()).or_default();
     memory.sweeping = false;

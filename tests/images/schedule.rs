@@ -11,7 +11,7 @@ use nodepool_operator::api::{DiskImage, ImageState, ProviderImage};
 use serde_json::{Value, json};
 
 use crate::flights::Flights;
-use crate::stage::{BUILT, current, image, image_id, rebuild, states, status, versions};
+use crate::stage::{BUILT, current, image, image_id, rebuild, says, states, status, versions};
 use crate::support::{Operator, World, eventually};
 use crate::url::{Files, bytes, hex, source};
 
@@ -54,8 +54,8 @@ async fn what_is_suspended_is_not_made_until_that_ends() {
     world.patch::<DiskImage>("ci", json!({"spec": {"suspend": false}})).await;
     // What was asked for meanwhile is not forgotten, and is answered by the first one.
     let version = states(&world, "ci", &[ImageState::Ready]).await.remove(0);
-    current(&world, "ci", &version).await;
-    assert_eq!(status(&world, "ci").await["rebuildRequestedAt"], "now");
+    let seen = current(&world, "ci", &version).await;
+    assert_eq!(seen["rebuildRequestedAt"], "now", "{seen}");
     world.patch::<DiskImage>("ci", json!({"spec": {"suspend": true}})).await;
     world.reason::<DiskImage>("ci", "Progressing", "Paused").await;
     // What there is stays in use.
@@ -112,9 +112,8 @@ async fn what_was_missed_is_made_up_once() {
     restart(&mut world, &[]).await;
     let all = states(&world, "ci", &[ImageState::Ready; 2]).await;
     assert_eq!(all[0].name_any(), old);
-    current(&world, "ci", &all[1]).await;
     // Nine runs were missed; the next comes at its time.
-    let next = time(&status(&world, "ci").await["nextBuildTime"]);
+    let next = time(&current(&world, "ci", &all[1]).await["nextBuildTime"]);
     let wait = next.duration_since(Timestamp::now());
     assert!(wait > SignedDuration::from_hours(10) && wait < SignedDuration::from_hours(13), "{next}");
     restart(&mut world, &[]).await;
@@ -137,11 +136,7 @@ async fn versions_after(world: &World, version: &ProviderImage) -> Vec<String> {
 
 /// Waits until so many attempts in a row have failed.
 async fn failures(world: &World, count: i64) -> Value {
-    eventually(BUILT, || async {
-        let seen = status(world, "ci").await;
-        if seen["failures"] == json!(count) { Ok(seen) } else { Err(format!("{seen}")) }
-    })
-    .await
+    says(world, "ci", |seen| seen["failures"] == json!(count)).await
 }
 
 /// From the failure to the next attempt.

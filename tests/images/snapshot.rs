@@ -6,7 +6,7 @@ use nodepool_operator::api::{DiskImage, ImageState, PoolNode};
 use serde_json::json;
 
 use crate::stage::{
-    BUILT, current, image, image_id, only, ours, rebuild, scripts, snapshot, states, status, versions, world,
+    BUILT, current, image, image_id, only, ours, rebuild, says, scripts, snapshot, states, versions, world,
 };
 use crate::support::eventually;
 
@@ -73,15 +73,11 @@ async fn a_setup_that_fails_leaves_its_last_words_and_nothing_else() {
     world.condition::<DiskImage>("ci", "Available", "False").await;
     only(&world, &[]).await;
     world.empty().await;
-    let seen = status(&world, "ci").await;
-    assert!(seen["failures"].as_i64().unwrap() >= 1, "{seen}");
-    assert!(seen["nextBuildTime"].is_string(), "{seen}");
+    says(&world, "ci", |seen| seen["failures"].is_i64() && seen["nextBuildTime"].is_string()).await;
     // Corrected, it is made at once, whatever pause was running.
     image(&world, "ci", snapshot("true"), json!({})).await;
-    eventually(BUILT, || async {
-        let status = status(&world, "ci").await;
-        let good = status["current"].is_string() && status["failures"].is_null() && status["lastFailure"].is_null();
-        if good { Ok(()) } else { Err(format!("{status}")) }
+    says(&world, "ci", |seen| {
+        seen["current"].is_string() && seen["failures"].is_null() && seen["lastFailure"].is_null()
     })
     .await;
 }
@@ -161,8 +157,7 @@ async fn an_annotation_asks_for_a_new_version_and_is_echoed() {
     states(&world, "ci", &[ImageState::Ready]).await;
     rebuild(&world, "ci", "2026-11-25T12:00:00Z").await;
     let versions = states(&world, "ci", &[ImageState::Ready, ImageState::Ready]).await;
-    current(&world, "ci", &versions[1]).await;
-    let seen = status(&world, "ci").await;
+    let seen = current(&world, "ci", &versions[1]).await;
     assert_eq!(seen["rebuildRequestedAt"], "2026-11-25T12:00:00Z");
     assert_eq!(seen["previous"], json!(versions[0].name_any()));
 }
@@ -178,11 +173,7 @@ async fn a_snapshot_that_the_cloud_gave_up_is_not_waited_for() {
     let fault = version.status.unwrap().fault.unwrap();
     assert_eq!((fault.reason.as_str(), fault.message.contains("ended the snapshot")), ("ImageLost", true), "{fault:?}");
     world.clouds[0].clear_faults().await;
-    eventually(BUILT, || async {
-        let seen = status(&world, "ci").await;
-        if seen["current"].is_string() { Ok(()) } else { Err(format!("{seen}")) }
-    })
-    .await;
+    says(&world, "ci", |seen| seen["current"].is_string()).await;
     world.empty().await;
 }
 
@@ -201,14 +192,9 @@ async fn a_script_that_never_ends_is_ended_at_the_deadline() {
     let fault = told.fault.unwrap();
     assert!(fault.message.contains("within buildTimeout"), "{fault:?}");
     assert!(told.log.unwrap_or_default().contains("waiting"), "what it said until then is kept");
-    let seen = status(&world, "ci").await;
-    assert!(seen["failures"].as_i64().unwrap() >= 1 && seen["current"].is_null(), "{seen}");
+    says(&world, "ci", |seen| seen["failures"].is_i64() && seen["current"].is_null()).await;
     // Without its server: the only slot serves the next attempt, which ends by itself.
     image(&world, "ci", snapshot("true"), json!({"validation": {"boots": 0}})).await;
-    eventually(BUILT, || async {
-        let seen = status(&world, "ci").await;
-        if seen["current"].is_string() { Ok(()) } else { Err(format!("{seen}")) }
-    })
-    .await;
+    says(&world, "ci", |seen| seen["current"].is_string()).await;
     world.empty().await;
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-pub use crate::support::versions::{current, image_id, rebuild, states, status, versions};
+pub use crate::support::versions::{current, image_id, rebuild, says, states, status, versions};
 use crate::support::{Namespace, World, eventually};
 
 /// A build boots a server, sets it up, stops it, and boots another: longer than other things take.

@@ -174,7 +174,10 @@ impl Proxy {
             "users": [{"name": "proxy", "user": {}}],
             "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}],
         });
-        std::fs::write(&path, config.to_string()).unwrap();
+        // In one step: an operator that was started with it may be reading it right now.
+        let draft = path.with_extension("draft");
+        std::fs::write(&draft, config.to_string()).unwrap();
+        std::fs::rename(&draft, &path).unwrap();
         path
     }
 
@@ -185,9 +188,9 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.server.abort();
-        // There is none when nobody asked for it.
+        // There is none when nobody asked for it. Before the port is free: the next proxy's file has its number.
         let _ = std::fs::remove_file(self.kubeconfig_path());
+        self.server.abort();
     }
 }
 

@@ -41,10 +41,24 @@ pub fn states<'a>(
 
 /// Waits until nodes boot from this version, and the DiskImage says so.
 #[track_caller]
-pub fn current<'a>(world: &'a World, image: &'a str, version: &'a ProviderImage) -> impl Future<Output = ()> + 'a {
-    eventually(built(world), move || async move {
-        let status = status(world, image).await;
-        if status["current"] == json!(version.name_any()) { Ok(()) } else { Err(format!("current: {status}")) }
+pub fn current<'a>(world: &'a World, image: &'a str, version: &'a ProviderImage) -> impl Future<Output = Value> + 'a {
+    says(world, image, |status| status["current"] == json!(version.name_any()))
+}
+
+/// Waits until a DiskImage says this of its first provider: it follows what its versions say, a moment later.
+#[track_caller]
+pub fn says<'a>(
+    world: &'a World,
+    image: &'a str,
+    wanted: impl Fn(&Value) -> bool + 'a,
+) -> impl Future<Output = Value> + 'a {
+    let wanted = std::rc::Rc::new(wanted);
+    eventually(built(world), move || {
+        let wanted = std::rc::Rc::clone(&wanted);
+        async move {
+            let status = status(world, image).await;
+            if wanted(&status) { Ok(status) } else { Err(format!("the image says {status}")) }
+        }
     })
 }
 

@@ -237,8 +237,8 @@ impl Connection {
         }
     }
 
-    /// Work for an image failed in the cloud: a service may be away that nothing else asks.
-    pub fn image_work_failed(&mut self, now: Timestamp) {
+    /// Something beside the servers failed in the cloud: a service may be away that nothing else asks.
+    pub fn service_failed(&mut self, now: Timestamp) {
         self.trouble_at = Some(now);
     }
 

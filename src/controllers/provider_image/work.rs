@@ -173,7 +173,7 @@ pub(super) fn in_trouble(engine: &mut Engine, key: &Key) {
     let provider = key.sibling(&version.spec.provider);
     let now = engine.now;
     if let Some(connection) = engine.connections.get_mut(&provider) {
-        connection.image_work_failed(now);
+        connection.service_failed(now);
         engine.mark(Mark::Provider(provider));
     }
 }
