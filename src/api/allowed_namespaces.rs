@@ -18,7 +18,6 @@ pub struct AllowedNamespaces {
     #[serde(default)]
     pub from: NamespacesFrom,
     /// The labels of the namespaces, with `from: Selector`.
-    /// The labels of the namespaces, with `from: Selector`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "selector_schema")]
     pub selector: Option<LabelSelector>,
@@ -55,6 +54,10 @@ fn selector_schema(_: &mut SchemaGenerator) -> Schema {
                 "items": {
                     "type": "object",
                     "required": ["key", "operator"],
+                    "x-kubernetes-validations": [{
+                        "rule": "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+                        "message": "write values with In and NotIn, and with no other operator"
+                    }],
                     "properties": {
                         "key": { "description": "The label.", "type": "string", "minLength": 1, "maxLength": 317 },
                         "operator": {

@@ -64,6 +64,7 @@ fn pools(engine: &Engine, seen: &mut Observed) {
     for (key, pool) in engine.pools.iter() {
         seen.min_ready.push((object(key), f64::from(pool.spec.min_ready)));
         if let Some(status) = &pool.status {
+            seen.ready.push((object(key), f64::from(status.ready)));
             seen.conditions.extend(conditions("Pool", key, &status.conditions));
         }
     }

@@ -102,6 +102,8 @@ pub struct Observed {
     pub leaks: Vec<(LeakLabels, f64)>,
     /// How many ready and unclaimed nodes each Pool should have.
     pub min_ready: Vec<(ObjectLabels, f64)>,
+    /// How many it has, on the Providers of whatever namespace.
+    pub ready: Vec<(ObjectLabels, f64)>,
     /// How many attempts at a version failed in a row.
     pub build_failures: Vec<(ImageLabels, f64)>,
     /// How many requests wait.
@@ -119,6 +121,7 @@ struct Gauges {
     slots_used: Snapshot<ObjectLabels>,
     leaks: Snapshot<LeakLabels>,
     min_ready: Snapshot<ObjectLabels>,
+    ready: Snapshot<ObjectLabels>,
     build_failures: Snapshot<ImageLabels>,
     pending: Snapshot<NamespaceLabels>,
     oldest_pending: Snapshot<NamespaceLabels>,
@@ -147,6 +150,7 @@ impl Gauges {
                 "Ready and unclaimed nodes that a Pool should have",
                 None,
             ),
+            ready: Snapshot::register(registry, "pool_ready", "Ready and unclaimed nodes that a Pool has", None),
             build_failures: Snapshot::register(
                 registry,
                 "image_build_failures",
@@ -174,6 +178,7 @@ impl Gauges {
         self.slots_used.set(observed.slots_used);
         self.leaks.set(observed.leaks);
         self.min_ready.set(observed.min_ready);
+        self.ready.set(observed.ready);
         self.build_failures.set(observed.build_failures);
         self.pending.set(observed.pending);
         self.oldest_pending.set(observed.oldest_pending);

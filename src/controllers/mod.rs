@@ -111,7 +111,7 @@ pub struct Engine {
     pub nodes: Store<PoolNode>,
     /// All NodeRequests.
     pub requests: Store<NodeRequest>,
-    /// All namespaces, for their labels; none while they cannot be read, or when the operator serves certain ones only.
+    /// All namespaces, for their labels, as last read; none until they were, or when the operator serves certain ones only.
     pub namespaces: Store<Namespace>,
     /// What the process itself knows of each node, by uid.
     pub runtime: HashMap<String, NodeRuntime>,

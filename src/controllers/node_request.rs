@@ -221,8 +221,9 @@ fn serve(engine: &Engine, request: &NodeRequest, claimed: &[Arc<PoolNode>], stat
     status.position = None;
     status.fulfilled_at = Some(Time(engine.now));
     status.nodes = assign(request, claimed);
-    let providers: HashSet<&str> = claimed.iter().map(|node| node.spec.provider.as_str()).collect();
-    status.provider = (providers.len() == 1).then(|| providers.into_iter().next().map(str::to_owned)).flatten();
+    let providers: HashSet<Key> = claimed.iter().map(|node| Key::of(&**node).sibling(&node.spec.provider)).collect();
+    let name = |provider: Key| provider.name.to_string();
+    status.provider = (providers.len() == 1).then(|| providers.into_iter().next().map(name)).flatten();
     Desired::yes(FULFILLED, reason::NODES_ASSIGNED, format!("{} nodes are assigned", status.nodes.len()))
 }
 

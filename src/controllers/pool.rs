@@ -297,7 +297,11 @@ pub fn figures(engine: &Engine) {
         *counts.entry(labels).or_default() += 1;
     }
     for (key, pool) in engine.pools.iter() {
-        for (offer, state) in pool.spec.providers.iter().flat_map(|offer| NodeState::ALL.map(|state| (offer, state))) {
+        let open = |offer: &&PoolProvider| {
+            tenancy::of_provider(engine, key, &tenancy::provider(key, offer)) == Access::Allowed
+        };
+        let offers = pool.spec.providers.iter().filter(open);
+        for (offer, state) in offers.flat_map(|offer| NodeState::ALL.map(|state| (offer, state))) {
             let provider = tenancy::provider(key, offer);
             let foreign = provider.namespace != key.namespace;
             let labels = super::metrics::NodeLabels {

@@ -1,11 +1,11 @@
 //! Undo: a bad version goes, by a person's word or by its own launches, and the one before is current at once.
 
 use kube::ResourceExt;
-use nodepool_operator::api::{DiskImage, ImageState, PoolNode, ProviderImage};
+use nodepool_operator::api::{DiskImage, ImageState, PoolNode, Provider, ProviderImage};
 use serde_json::json;
 
-use crate::stage::{current, image, image_id, only, rebuild, snapshot, states, status, world};
-use crate::support::World;
+use crate::stage::{BUILT, current, image, image_id, only, rebuild, snapshot, states, status, world};
+use crate::support::{Namespace, World, eventually};
 
 /// An image with two good versions, and a pool on the newer one.
 async fn two_versions(boots: u32) -> (World, Vec<ProviderImage>) {
@@ -23,7 +23,7 @@ async fn two_versions(boots: u32) -> (World, Vec<ProviderImage>) {
 
 /// The one idle node of the pool, once it is made from this version.
 async fn followed(world: &World, version: &ProviderImage) -> PoolNode {
-    crate::support::eventually(crate::stage::BUILT, || async {
+    eventually(BUILT, || async {
         let nodes = world.ready_nodes("small").await;
         let made = nodes.into_iter().find(|node| node.spec.provider_image == Some(version.name_any()));
         made.ok_or_else(|| "no node of it yet".to_owned())
@@ -113,4 +113,36 @@ async fn a_version_whose_launches_fail_is_rejected_by_itself() {
     assert!(seen.message.contains("launches of version"), "{}", seen.message);
     world.event("ci", "RolledBack").await;
     world.pool_ready("small", 4).await;
+}
+
+#[tokio::test]
+async fn what_other_namespaces_make_of_a_version_rejects_it_for_nobody() {
+    let tenant = Namespace::new().await;
+    let builder = World::builder().cloud("a", 8).simulator_arg("--run-commands");
+    let world = builder.operator_arg(&format!("--watch-namespace={}", tenant.name())).start().await;
+    world.patch::<Provider>("a", json!({"spec": {"allowedNamespaces": {"from": "All"}}})).await;
+    let spec = json!({"validation": {"boots": 0}});
+    image(&world, "ci", snapshot("true"), spec.clone()).await;
+    states(&world, "ci", &[ImageState::Ready]).await;
+    // Who boots it otherwise than its owner would can make it fail.
+    image(&world, "ci", snapshot("touch \"$HOME/no-ssh\""), spec).await;
+    let versions = states(&world, "ci", &[ImageState::Ready, ImageState::Ready]).await;
+    let theirs = json!({
+        "apiVersion": "nodepool.dev/v1alpha1", "kind": "Pool", "metadata": {"name": "theirs"},
+        "spec": {
+            "image": "ci", "flavor": {"name": "small"}, "minReady": 5,
+            "providers": [{"name": "a", "namespace": world.namespace.name()}],
+        },
+    });
+    tenant.kubectl().apply_json(&theirs).await;
+    let label = format!("pool=\"{}/theirs\"", tenant.name());
+    eventually(BUILT, || async {
+        let failed = world.operator.metric("nodepool_launches_total", &[&label, "result=\"boot_timeout\""]).await;
+        if failed >= 5.0 { Ok(()) } else { Err(format!("{failed} launches failed")) }
+    })
+    .await;
+    // Launched after all that: from the newer version, which its owner's launches say nothing against.
+    world.pool("small", 1, json!({"image": "ci", "readiness": {"probe": "none"}})).await;
+    followed(&world, &versions[1]).await;
+    assert!(!world.get::<ProviderImage>(&versions[1].name_any()).await.spec.rejected);
 }

@@ -44,6 +44,9 @@ async fn labels_let_in_and_put_out_and_what_cannot_be_told_takes_nothing() {
     world.operator.ready(SOON).await;
     apply("NodeRequest", "second", wanted.clone()).await;
     told::<NodeRequest>(&tenant, "second", "Fulfilled", "PoolNotFound").await;
+    // Nor is what is idle on that Provider handed out, though the Pool is the request's own.
+    apply("NodeRequest", "of-own", json!({"nodes": [{"name": "builder", "pool": "own"}]})).await;
+    told::<NodeRequest>(&tenant, "of-own", "Fulfilled", "NoCommonProvider").await;
     told::<Pool>(&tenant, "own", "Available", "AsExpected").await;
     // It acts on what it may: one more of the shared Pool, and that shows that it has looked at all.
     world.patch::<Pool>("shared", json!({"spec": {"minReady": 2}})).await;
@@ -58,18 +61,22 @@ async fn labels_let_in_and_put_out_and_what_cannot_be_told_takes_nothing() {
     world.operator = Operator::for_namespace(&world.namespace).everywhere(&home).start();
     world.operator.ready(SOON).await;
     told::<NodeRequest>(&tenant, "second", "Fulfilled", "NodesAssigned").await;
-    assert_eq!(server_ids(&world.nodes().await.into_iter().filter(idle).collect::<Vec<_>>()), server_ids(&kept));
+    told::<NodeRequest>(&tenant, "of-own", "Fulfilled", "NodesAssigned").await;
+    let of_own = tenant.api::<NodeRequest>().get("of-own").await.unwrap();
+    assert_eq!(given(&of_own), server_ids(&kept), "what was kept is there to be used");
+    counts(&tenant, "own", (1, 1, 2)).await;
+    let left: Vec<PoolNode> = world.nodes().await.into_iter().filter(idle).collect();
     label(&tenant, "team=web").await;
-    counts(&tenant, "own", (0, 0, 0)).await;
-    world.destroyed(&server_ids(&kept)).await;
+    counts(&tenant, "own", (0, 1, 1)).await;
+    world.destroyed(&server_ids(&left)).await;
     apply("NodeRequest", "third", wanted).await;
     told::<NodeRequest>(&tenant, "third", "Fulfilled", "PoolNotFound").await;
     eventually(SOON, || async {
         let nodes = world.nodes().await;
         let held = nodes.iter().filter(|node| node.spec.claim_ref.is_some()).count();
         let servers = server_ids(&nodes);
-        let kept = given(&first).is_subset(&servers);
-        if held == 2 && kept { Ok(()) } else { Err(format!("{held} claimed, {servers:?}")) }
+        let kept = given(&first).is_subset(&servers) && given(&of_own).is_subset(&servers);
+        if held == 3 && kept { Ok(()) } else { Err(format!("{held} claimed, {servers:?}")) }
     })
     .await;
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::helm::render_as;
 use crate::support::world::{Object, SOON, WorldBuilder, condition};
-use crate::support::{Kubectl, Namespace, Operator, Said, World, eventually};
+use crate::support::{Kubectl, Namespace, Said, World, eventually};
 
 /// The chart's roles for people.
 pub const ROLES: [&str; 4] = ["admin", "author", "claimer", "viewer"];
@@ -60,9 +60,7 @@ pub async fn person(role: &str, namespace: &Namespace) -> Person {
 
 /// Runs a world whose operator serves the tenant's namespace too.
 pub async fn serving(builder: WorldBuilder, tenant: &Namespace) -> World {
-    let (clouds, namespace) = builder.prepare().await;
-    let options = Operator::for_namespace(&namespace).arg(format!("--watch-namespace={}", tenant.name()));
-    builder.run(clouds, namespace, options).await
+    builder.operator_arg(&format!("--watch-namespace={}", tenant.name())).start().await
 }
 
 /// Opens a Provider or Pool of the world's to others, or closes it with null.

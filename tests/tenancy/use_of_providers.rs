@@ -34,13 +34,15 @@ async fn a_pool_lives_on_a_provider_that_is_open_and_goes_when_it_closes() {
     let ours = world.get::<Pool>("small").await.status.unwrap();
     let selected = world.namespace.kubectl().json(&["get", "poolnodes", "--selector", &ours.selector]).await.unwrap();
     assert_eq!(selected["items"].as_array().unwrap().len(), 2, "{}", ours.selector);
-    let label = format!("pool=\"{}/small\"", tenant.name());
-    let counted = ["state=\"Ready\"", &label];
-    crate::support::eventually(crate::support::world::SOON, || async {
-        let ready = world.operator.metric("nodepool_nodes", &counted).await;
-        if (ready - 1.0).abs() < f64::EPSILON { Ok(()) } else { Err(format!("{ready} of {label}")) }
-    })
-    .await;
+    let pool = [&*format!("pool=\"{}/small\"", tenant.name()), "state=\"Ready\""];
+    let own = [&*format!("namespace=\"{}\"", tenant.name()), "name=\"small\""];
+    for (metric, labels) in [("nodepool_nodes", pool), ("nodepool_pool_ready", own)] {
+        crate::support::eventually(crate::support::world::SOON, || async {
+            let ready = world.operator.metric(metric, &labels).await;
+            if (ready - 1.0).abs() < f64::EPSILON { Ok(()) } else { Err(format!("{metric}: {ready}")) }
+        })
+        .await;
+    }
 
     author.apply("NodeRequest", "job", json!({"nodes": [{"name": "builder", "pool": "small"}]})).await;
     told::<NodeRequest>(&tenant, "job", "Fulfilled", "NodesAssigned").await;

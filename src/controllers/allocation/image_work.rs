@@ -119,6 +119,7 @@ impl Work {
             rolling: false,
             max_unavailable: 0,
             offers: offer.into_iter().collect(),
+            missing: None,
         }
     }
 
@@ -130,7 +131,7 @@ impl Work {
             priority: i32::MAX,
             created: self.created,
             spread: false,
-            entries: vec![plan::Entry { pool: Ok(pool), count: self.count }],
+            entries: vec![plan::Entry { pool: Ok(pool), count: self.count, unsure: None }],
         }
     }
 

@@ -231,10 +231,15 @@ fn one_pool(
     wake: &mut Vec<Timestamp>,
 ) -> plan::Pool {
     let positive = |number: i32| u32::try_from(number).unwrap_or(0);
+    let mut missing = None;
     let offers = record.spec.providers.iter().filter_map(|offer| {
         let provider = tenancy::provider(key, offer);
-        // Like one that the pool does not name: what is idle there goes. While nobody can tell, it stays.
-        if provider.namespace != key.namespace && tenancy::of_provider(engine, key, &provider) == Access::Denied {
+        // Like one that the pool does not name: what is idle there goes. While nobody can tell, it is kept.
+        if tenancy::of_provider(engine, key, &provider) != Access::Allowed {
+            missing.get_or_insert_with(|| Blocked {
+                reason: reason::PROVIDER_NOT_FOUND,
+                message: tenancy::no_provider(key, &provider),
+            });
             return None;
         }
         let template = template(engine, key, record, &provider);
@@ -252,6 +257,7 @@ fn one_pool(
             gate,
         })
     });
+    let offers = offers.collect();
     plan::Pool {
         name: key.to_string(),
         min_ready: positive(record.spec.min_ready),
@@ -263,7 +269,8 @@ fn one_pool(
         draining: record.metadata.deletion_timestamp.is_some(),
         rolling: record.spec.update.strategy == UpdateStrategy::Rolling,
         max_unavailable: positive(record.spec.update.max_unavailable),
-        offers: offers.collect(),
+        offers,
+        missing,
     }
 }
 
@@ -272,6 +279,9 @@ const SETTLE: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
 
 /// Whether a Provider was met a moment ago, and may offer what the pool boots any moment.
 pub fn settling(engine: &Engine, pool: &Key, record: &Pool, provider: &Key) -> bool {
+    if tenancy::of_provider(engine, pool, provider) != Access::Allowed {
+        return false;
+    }
     let Some(memory) = engine.memory.providers.get(provider) else { return false };
     let fresh = memory.met.is_some_and(|met| engine.now.duration_since(met) < SETTLE);
     let wanting = || match template(engine, pool, record, provider) {
@@ -422,6 +432,7 @@ fn one_node(
         _ if record.spec.hold.is_some() => plan::NodeState::Held,
         NodeState::InUse => plan::NodeState::Claimed,
         _ if claim.is_some() => plan::NodeState::Claimed,
+        _ if unsure(engine, key, record, pool.is_some()) => plan::NodeState::Kept,
         NodeState::Building => plan::NodeState::Building,
         NodeState::Ready if runtime.is_some_and(|runtime| usable(place, runtime)) => plan::NodeState::Ready,
         NodeState::Ready => plan::NodeState::Building,
@@ -437,6 +448,17 @@ fn one_node(
         ready_since: record.status.as_ref().and_then(|status| status.ready_at.as_ref()).map(|time| time.0),
         resources: place.costs.get(record.spec.flavor_id.as_str()).copied().unwrap_or_default(),
     }
+}
+
+/// Whether nobody can tell now what is to become of an idle node: its Pool cannot be read, or may use the Provider or not.
+fn unsure(engine: &Engine, key: &Key, record: &PoolNode, is_known: bool) -> bool {
+    // A pass asks for every node: most are of a Pool of their own namespace that can be read.
+    if is_known && record.spec.pool_namespace.is_none() {
+        return false;
+    }
+    let Some(pool) = tenancy::pool_of(record) else { return false };
+    let provider = key.sibling(&record.spec.provider);
+    engine.pools.is_unreadable(&pool) || tenancy::of_provider(engine, &pool, &provider) == Access::Unknown
 }
 
 /// A ready node whose server is not seen running now is not handed out; its own decision follows.
@@ -485,12 +507,12 @@ fn one_request(engine: &Engine, request: &NodeRequest, pools: &HashMap<&Key, usi
     let key = Key::of(request);
     let entry = |set: &crate::api::node_request::NodeSet| {
         let wanted = tenancy::pool(&key, set);
-        let open = tenancy::of_pool(engine, &key, &wanted) == Access::Allowed;
-        let pool = pools.get(&wanted).copied().filter(|_| open);
+        let access = tenancy::of_pool(engine, &key, &wanted);
+        let closed = || Blocked { reason: reason::POOL_NOT_FOUND, message: tenancy::no_pool(&key, &wanted) };
         plan::Entry {
-            pool: pool
-                .ok_or_else(|| Blocked { reason: reason::POOL_NOT_FOUND, message: tenancy::no_pool(&key, &wanted) }),
+            pool: pools.get(&wanted).copied().filter(|_| access != Access::Denied).ok_or_else(closed),
             count: u32::try_from(set.count).unwrap_or(0),
+            unsure: (access == Access::Unknown).then(closed),
         }
     };
     plan::Request {

@@ -326,9 +326,12 @@ fn standing(engine: &Engine, node: &PoolNode) -> Claim {
 /// Whether a request was served without this node, though the node carries its claim. What a request was served with
 /// is written once, together with `Fulfilled`, and never changes.
 fn surplus(request: &NodeRequest, node: &PoolNode) -> bool {
-    let name = node.name_any();
+    let (key, name) = (Key::of(request), node.name_any());
+    let namespace = tenancy::foreign(&Key::of(node), &key);
     request.status.as_ref().is_some_and(|status| {
-        status.state == RequestState::Fulfilled && !status.nodes.iter().any(|assigned| assigned.pool_node == name)
+        let mut assigned = status.nodes.iter();
+        status.state == RequestState::Fulfilled
+            && !assigned.any(|assigned| assigned.pool_node == name && assigned.namespace == namespace)
     })
 }
 

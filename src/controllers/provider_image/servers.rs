@@ -179,9 +179,11 @@ pub fn launch_failed(
 }
 
 /// A launch of a pool's node ended: when most of a version's do not end well, and those of the version before did, the
-/// version is rejected by itself.
+/// version is rejected by itself. Those of other namespaces' Pools say nothing: whoever may use a Provider could reject
+/// its images by booting them in a way that cannot work.
 pub fn launch_ended(engine: &mut Engine, node: &PoolNode, good: bool) {
-    let Some(version) = node.spec.provider_image.as_ref().filter(|_| node.spec.pool.is_some()) else { return };
+    let judges = node.spec.pool.is_some() && node.spec.pool_namespace.is_none();
+    let Some(version) = node.spec.provider_image.as_ref().filter(|_| judges) else { return };
     let key = Key::of(node).sibling(version);
     let now = engine.now;
     let Some(record) = engine.provider_images.get(&key).cloned() else { return };

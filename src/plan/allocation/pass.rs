@@ -53,7 +53,7 @@ impl<'w> Pass<'w> {
             .world
             .nodes
             .get(node)
-            .is_some_and(|found| matches!(found.state, NodeState::Ready | NodeState::Building));
+            .is_some_and(|found| matches!(found.state, NodeState::Ready | NodeState::Building | NodeState::Kept));
         if !idle || self.stock.is_removed(node) {
             return false;
         }

@@ -25,6 +25,8 @@ pub(super) struct Demand {
     pub(super) whole: u64,
     /// The provider of nodes it already has.
     pub(super) pinned: Option<usize>,
+    /// Why nobody can tell now whether it may use one of its pools.
+    unsure: Option<Blocked>,
 }
 
 /// A demand for nodes of one pool.
@@ -89,6 +91,10 @@ pub(super) fn serve(pass: &mut Pass<'_>) -> (Vec<Option<Verdict>>, Vec<Short>) {
         let outcome = match demand(index, request, rank, &taken, world) {
             Err(blocked) => Outcome::Waiting(blocked),
             Ok(demand) if demand.needs.is_empty() => Outcome::Served,
+            Ok(Demand { unsure: Some(ref blocked), ref needs, .. }) => {
+                stand_aside(pass, needs);
+                Outcome::Waiting(blocked.clone())
+            }
             Ok(demand) if request.spread => spread::serve(pass, &demand, &mut short),
             Ok(demand) => together::serve(pass, &demand, &mut short),
         };
@@ -128,13 +134,15 @@ fn in_order(world: &World) -> Vec<(usize, &Request, Vec<usize>)> {
 
 /// What a request still needs; an error when it names a pool that does not exist.
 fn demand(index: usize, request: &Request, rank: u32, taken: &[usize], world: &World) -> Result<Demand, Blocked> {
-    let mut demand = Demand { index, rank, entries: Vec::new(), needs: Vec::new(), whole: 0, pinned: None };
+    let mut demand =
+        Demand { index, rank, entries: Vec::new(), needs: Vec::new(), whole: 0, pinned: None, unsure: None };
     for entry in &request.entries {
         let pool = entry.pool.clone()?;
         if world.pools.get(pool).is_none() {
             return Err(Blocked { reason: reasons::NO_POOL, message: "a pool of it does not exist".to_owned() });
         }
         demand.entries.push((pool, entry.count));
+        demand.unsure = demand.unsure.or_else(|| entry.unsure.clone());
     }
     for &(pool, count) in &demand.entries {
         match demand.needs.iter_mut().find(|need| need.pool == pool) {
@@ -170,17 +178,35 @@ impl Demand {
         }
     }
 
-    /// Leaves what is there to others, but lets nobody call it too much.
-    pub(super) fn stand_aside(&self, pass: &mut Pass<'_>) {
-        for need in &self.needs {
-            pass.await_nodes(need.pool, need.left);
-        }
-    }
-
     /// How many nodes it still needs.
     pub(super) fn left(&self) -> u64 {
         self.needs.iter().map(|need| u64::from(need.left)).sum()
     }
+}
+
+/// Leaves what is there to others, but lets nobody call it too much.
+pub(super) fn stand_aside(pass: &mut Pass<'_>, needs: &[Need]) {
+    for need in needs {
+        pass.await_nodes(need.pool, need.left);
+    }
+}
+
+/// More is asked for than there could ever be. That is the end of it, unless a part of it is there already, or a pool
+/// of it names a provider that is not there for it: that may yet be made, or opened.
+pub(super) fn never(pass: &mut Pass<'_>, demand: &Demand, message: String) -> Outcome {
+    let blocked = Blocked { reason: reasons::EXCEEDS_CAPACITY, message };
+    let pools = || demand.needs.iter().filter_map(|need| Some((need, pass.world.pools.get(need.pool)?)));
+    let over = pools().any(|(need, pool)| pool.max_nodes.is_some_and(|most| need.whole > most));
+    let missing = pools().find_map(|(_, pool)| pool.missing.clone()).filter(|_| !over);
+    let waits = match (missing, demand.pinned) {
+        (Some(missing), _) => {
+            Blocked { reason: missing.reason, message: format!("{}; {}", blocked.message, missing.message) }
+        }
+        (None, Some(_)) => blocked,
+        (None, None) => return Outcome::Impossible(blocked),
+    };
+    stand_aside(pass, &demand.needs);
+    Outcome::Waiting(waits)
 }
 
 /// The verdict on a request for which everything is being made.

@@ -4,14 +4,14 @@
 //! something first.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::pass::Pass;
 use super::reasons;
-use super::requests::{Demand, Need, Outcome, Short, building};
+use super::requests::{Demand, Need, Outcome, Short, building, never, stand_aside};
 use super::room::Why;
 use super::together::few;
-use super::world::Blocked;
+use super::world::{Blocked, Provider};
 
 /// Serves a request over all providers, as far as that goes.
 pub(super) fn serve(pass: &mut Pass<'_>, demand: &Demand, short: &mut Vec<Short>) -> Outcome {
@@ -27,7 +27,7 @@ pub(super) fn serve(pass: &mut Pass<'_>, demand: &Demand, short: &mut Vec<Short>
     needs.sort_by_key(|need| places(pass, need.pool));
     let lacking: Vec<&Need> = needs.iter().filter(|need| pass.stock.free(need.pool) < need.left).collect();
     if let Some(limits) = exceeded(pass, demand, &lacking) {
-        return Outcome::Impossible(limits);
+        return never(pass, demand, limits);
     }
     if let Some(obstacle) = lacking.iter().find_map(|need| obstacle(pass, need.pool)) {
         if obstacle.passes {
@@ -35,7 +35,7 @@ pub(super) fn serve(pass: &mut Pass<'_>, demand: &Demand, short: &mut Vec<Short>
                 gather(pass, need, demand.rank);
             }
         } else {
-            demand.stand_aside(pass);
+            stand_aside(pass, &demand.needs);
         }
         return Outcome::Waiting(obstacle.blocked);
     }
@@ -54,13 +54,17 @@ pub(super) fn serve(pass: &mut Pass<'_>, demand: &Demand, short: &mut Vec<Short>
     verdict.map_or_else(|| building(demand.left(), ""), Outcome::Waiting)
 }
 
-/// How many providers could ever hold a node of the pool, as things stand. Who has the fewest chooses first.
+/// How many providers have a free node of the pool, or could ever hold one, as things stand. Who has the fewest chooses
+/// first.
 fn places(pass: &Pass<'_>, pool: usize) -> usize {
     let offers = pass.world.pools.get(pool).map_or(0, |pool| pool.offers.len());
-    (0..offers)
-        .filter(|&offer| pass.room.obstacle(pool, offer).is_none())
-        .filter(|&offer| most_at(pass, pool, offer).is_some_and(|most| most > 0))
-        .count()
+    let has_some = |offer| {
+        let shelf = pass.stock.shelf(pool, offer);
+        shelf.ready.len() > 0 || shelf.coming.len() > 0
+    };
+    let could_hold =
+        |offer| pass.room.obstacle(pool, offer).is_none() && most_at(pass, pool, offer).is_some_and(|most| most > 0);
+    (0..offers).filter(|&offer| has_some(offer) || could_hold(offer)).count()
 }
 
 fn ready(pass: &Pass<'_>, pool: usize) -> u64 {
@@ -108,7 +112,9 @@ fn keep_room(pass: &mut Pass<'_>, pool: usize, rest: u32, rank: u32) -> (Option<
     let messages: Vec<String> = whys.iter().map(|why| why.message.clone()).collect();
     let seen = usable.iter().filter_map(|&offer| Short::seen(pass, rank, pool, offer)).collect();
     for &offer in &usable {
-        pass.room.promise_offer(pool, offer, rest);
+        // Not more than could ever be there: the rest of that room is others'.
+        let most = most_at(pass, pool, offer).unwrap_or(0);
+        pass.room.promise_offer(pool, offer, rest.min(u32::try_from(most).unwrap_or(u32::MAX)));
     }
     pass.room.promise_pool(pool, rest);
     let message = format!("{} ({rest} more to launch)", few(&messages));
@@ -137,45 +143,78 @@ fn obstacle(pass: &Pass<'_>, pool: usize) -> Option<Obstacle> {
     Some(Obstacle { blocked: why.blocked(), passes: why.passes_with_time() })
 }
 
+/// Of more pools than that, not every choice is looked at: each alone, and all together.
+const CHOICES: usize = 8;
+
 /// Which limit the request exceeds even if everything were empty. A pool without a provider may yet get one.
-fn exceeded(pass: &Pass<'_>, demand: &Demand, lacking: &[&Need]) -> Option<Blocked> {
-    let world = pass.world;
+fn exceeded(pass: &Pass<'_>, demand: &Demand, lacking: &[&Need]) -> Option<String> {
     let mut limits = Vec::new();
-    let mut providers = BTreeSet::new();
     for need in &demand.needs {
-        let pool = world.pools.get(need.pool)?;
-        if pool.offers.is_empty() {
-            return None;
+        let pool = pass.world.pools.get(need.pool).filter(|pool| !pool.offers.is_empty())?;
+        if is_among(lacking, need) && pool.max_nodes.is_some_and(|most| need.whole > most) {
+            let most = pool.max_nodes.unwrap_or_default();
+            limits.push(format!("{} nodes of pool {}, but its maxNodes is {most}", need.whole, pool.name));
         }
-        providers.extend(pool.offers.iter().map(|offer| offer.provider));
-        if lacking.iter().all(|lacking| lacking.pool != need.pool) {
+    }
+    for choice in choices(&demand.needs) {
+        if !choice.iter().any(|need| is_among(lacking, need)) {
             continue;
         }
-        let whole = i64::from(need.whole);
-        if let Some(most) = pool.max_nodes.filter(|&most| need.whole > most) {
-            limits.push(format!("{whole} nodes of pool {}, but its maxNodes is {most}", pool.name));
-        }
-        let most = (0..pool.offers.len())
-            .fold(0_i64, |sum, offer| sum.saturating_add(most_at(pass, need.pool, offer).unwrap_or(0)));
+        let whole = choice.iter().fold(0_i64, |sum, need| sum.saturating_add(i64::from(need.whole)));
+        let most = most_of(pass, &choice);
         if whole > most {
+            let names: Vec<&str> = choice
+                .iter()
+                .filter_map(|need| pass.world.pools.get(need.pool))
+                .map(|pool| pool.name.as_str())
+                .collect();
+            let (pools, whose) = if names.len() > 1 { ("pools", "their") } else { ("pool", "its") };
             limits.push(format!(
-                "{whole} nodes of pool {}, but its providers could never hold more than {most}",
-                pool.name
+                "{whole} nodes of {pools} {}, but {whose} providers could never hold more than {most}",
+                names.join(", ")
             ));
+            break;
         }
     }
-    let whole = i64::try_from(demand.whole).unwrap_or(i64::MAX);
-    let most = providers.iter().filter_map(|&provider| world.providers.get(provider)).fold(0_i64, |sum, provider| {
-        let servers = i64::from(provider.max_servers);
-        sum.saturating_add(servers.min(provider.max_instances.unwrap_or(servers)).max(0))
-    });
-    if !lacking.is_empty() && whole > most {
-        limits.push(format!("{whole} nodes, but the providers of its pools could never hold more than {most}"));
+    (!limits.is_empty()).then(|| format!("it can never be served: {}", few(&limits)))
+}
+
+fn is_among(lacking: &[&Need], need: &Need) -> bool {
+    lacking.iter().any(|lacking| lacking.pool == need.pool)
+}
+
+/// The pools that may be too much together: fewest first.
+fn choices(needs: &[Need]) -> Vec<Vec<&Need>> {
+    if needs.len() > CHOICES {
+        return needs.iter().map(|need| vec![need]).chain([needs.iter().collect()]).collect();
     }
-    (!limits.is_empty()).then(|| Blocked {
-        reason: reasons::EXCEEDS_CAPACITY,
-        message: format!("it can never be served: {}", few(&limits)),
+    let chosen =
+        |choice: u32| needs.iter().enumerate().filter(move |(at, _)| choice >> at & 1 == 1).map(|(_, need)| need);
+    let mut choices: Vec<Vec<&Need>> = (1..1_u32 << needs.len()).map(|choice| chosen(choice).collect()).collect();
+    choices.sort_by_key(Vec::len);
+    choices
+}
+
+/// The most nodes of these pools that empty providers would hold: each provider what it has slots for, and no more than
+/// the pools may have there.
+fn most_of(pass: &Pass<'_>, needs: &[&Need]) -> i64 {
+    let mut at: BTreeMap<usize, i64> = BTreeMap::new();
+    for need in needs {
+        let offers = pass.world.pools.get(need.pool).map_or(&[][..], |pool| &pool.offers);
+        for (number, offer) in offers.iter().enumerate() {
+            let there = at.entry(offer.provider).or_default();
+            *there = there.saturating_add(most_at(pass, need.pool, number).unwrap_or(0));
+        }
+    }
+    at.into_iter().fold(0, |sum, (provider, there)| {
+        let servers = pass.world.providers.get(provider).map_or(0, servers);
+        sum.saturating_add(there.min(servers))
     })
+}
+
+/// The most servers that a provider may ever have.
+fn servers(provider: &Provider) -> i64 {
+    i64::from(provider.max_servers).min(provider.max_instances.unwrap_or(i64::MAX)).max(0)
 }
 
 /// The most nodes of a pool that an empty provider would hold.
@@ -187,7 +226,6 @@ fn most_at(pass: &Pass<'_>, pool: usize, offer: usize) -> Option<i64> {
         Some(most) if each > 0 => most.max(0) / each,
         _ => i64::MAX,
     };
-    let servers = i64::from(provider.max_servers).min(provider.max_instances.unwrap_or(i64::MAX)).max(0);
-    let capped = servers.min(place.max_nodes.map_or(i64::MAX, i64::from));
+    let capped = servers(provider).min(place.max_nodes.map_or(i64::MAX, i64::from));
     Some(capped.min(fit(provider.max_cores, cost.cores)).min(fit(provider.max_ram_mib, cost.ram_mib)))
 }

@@ -48,7 +48,7 @@ pub(super) fn replenish(pass: &mut Pass<'_>, fairness: &Fairness) -> (Vec<Option
 impl Want {
     fn of(pass: &Pass<'_>, index: usize, fairness: &Fairness) -> Option<Self> {
         let pool = pass.world.pools.get(index)?;
-        let missing = pool.min_ready.saturating_sub(pass.stock.free(index));
+        let missing = pool.min_ready.saturating_sub(pass.stock.standing(index));
         if missing == 0 || pool.draining {
             return None;
         }

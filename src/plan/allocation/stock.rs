@@ -71,6 +71,7 @@ pub(super) struct Stock {
     holds: Vec<Hold>,
     leaving_by_provider: Vec<u32>,
     leaving_by_pool: Vec<u32>,
+    kept: Vec<u32>,
     nowhere: Shelf,
 }
 
@@ -83,17 +84,30 @@ impl Stock {
             holds: vec![Hold::Free; world.nodes.len()],
             leaving_by_provider: vec![0; world.providers.len()],
             leaving_by_pool: vec![0; world.pools.len()],
+            kept: vec![0; world.pools.len()],
             nowhere: Shelf::default(),
         };
         for (index, node) in world.nodes.iter().enumerate() {
             match node.state {
                 NodeState::Leaving => stock.note_leaving(world, index),
                 NodeState::Creating | NodeState::Building | NodeState::Ready => stock.put(world, offers, index, node),
+                NodeState::Kept => stock.keep(world, index, node),
                 NodeState::Claimed | NodeState::Held => {}
             }
         }
         stock.sort(world);
         stock
+    }
+
+    /// Only what is known to go takes it along.
+    fn keep(&mut self, world: &World, index: usize, node: &Node) {
+        let goes = world.providers.get(node.provider).is_some_and(|provider| provider.draining)
+            || node.pool.and_then(|pool| world.pools.get(pool)).is_some_and(|pool| pool.draining);
+        if goes {
+            self.strays.push(index);
+        } else if let Some(kept) = node.pool.and_then(|pool| self.kept.get_mut(pool)) {
+            *kept = kept.saturating_add(1);
+        }
     }
 
     fn put(&mut self, world: &World, offers: &Offers, index: usize, node: &Node) {
@@ -146,6 +160,11 @@ impl Stock {
         self.of_pool(pool)
             .iter()
             .fold(0, |sum: u32, shelf| sum.saturating_add(shelf.ready.len()).saturating_add(shelf.coming.len()))
+    }
+
+    /// What counts for `minReady`: what is free, and what is kept while nobody can tell.
+    pub(super) fn standing(&self, pool: usize) -> u32 {
+        self.free(pool).saturating_add(self.kept.get(pool).copied().unwrap_or(0))
     }
 
     /// Idle nodes whose pool or provider is going away or gone.

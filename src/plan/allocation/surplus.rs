@@ -19,7 +19,7 @@ pub(super) fn trim(pass: &mut Pass<'_>) {
             continue;
         }
         let awaited = pass.awaited.get(index).copied().unwrap_or(0);
-        let excess = pass.stock.free(index).saturating_sub(pool.min_ready).saturating_sub(awaited);
+        let excess = pass.stock.standing(index).saturating_sub(pool.min_ready).saturating_sub(awaited);
         if excess == 0 {
             continue;
         }

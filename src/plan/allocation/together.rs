@@ -5,7 +5,7 @@
 
 use super::pass::Pass;
 use super::reasons;
-use super::requests::{Demand, Need, Outcome, Short, building};
+use super::requests::{Demand, Need, Outcome, Short, building, never, stand_aside};
 use super::room::Why;
 use super::world::{Blocked, Resources};
 
@@ -56,13 +56,10 @@ pub(super) fn serve(pass: &mut Pass<'_>, demand: &Demand, short: &mut Vec<Short>
     match best {
         Some(candidate) => settle(pass, demand, &candidate, short),
         None if too_much.is_empty() => {
-            demand.stand_aside(pass);
+            stand_aside(pass, &demand.needs);
             no_provider(pass, demand)
         }
-        None => Outcome::Impossible(Blocked {
-            reason: reasons::EXCEEDS_CAPACITY,
-            message: format!("it can never be served on one provider: {}", few(&too_much)),
-        }),
+        None => never(pass, demand, format!("it can never be served on one provider: {}", few(&too_much))),
     }
 }
 
@@ -222,7 +219,7 @@ fn settle(pass: &mut Pass<'_>, demand: &Demand, candidate: &Candidate<'_>, short
             if obstacle.passes_with_time() {
                 gather(pass, demand, candidate);
             } else {
-                demand.stand_aside(pass);
+                stand_aside(pass, &demand.needs);
             }
             Outcome::Waiting(obstacle.blocked())
         }

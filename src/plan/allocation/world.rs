@@ -92,6 +92,9 @@ pub struct Pool {
     pub max_unavailable: u32,
     /// Where it may launch, at most one entry a provider.
     pub offers: Vec<Offer>,
+    /// What to do about a provider that it names and that is not there for it. One that is closed to it, or of which
+    /// nobody can tell that now, is no offer and is told as if it were not there.
+    pub missing: Option<Blocked>,
 }
 
 /// A pool's use of one provider.
@@ -127,6 +130,9 @@ pub enum NodeState {
     Building,
     /// Booted, reachable, unused.
     Ready,
+    /// Not claimed, and nobody can tell now whether its pool may use it, or what its pool says: it counts for
+    /// `minReady`, is given to nobody, and goes only with its pool or provider.
+    Kept,
     /// A request has it, or our claim is not answered yet.
     Claimed,
     /// Kept for people.
@@ -178,6 +184,9 @@ pub struct Request {
 pub struct Entry {
     /// Index into [`World::pools`]; `Err` names the pool that does not exist.
     pub pool: Result<usize, Blocked>,
+    /// Why nobody can tell now whether the request may use the pool: nothing is given to it or made for it meanwhile,
+    /// and what was made for it is not too much.
+    pub unsure: Option<Blocked>,
     /// How many nodes.
     pub count: u32,
 }

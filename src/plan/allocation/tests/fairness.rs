@@ -23,10 +23,15 @@ fn healthy(mut world: World) -> World {
         }
     }
     for node in &mut world.nodes {
-        if node.state == NodeState::Held {
-            node.state = NodeState::Claimed;
+        match node.state {
+            NodeState::Held => node.state = NodeState::Claimed,
+            NodeState::Kept => node.state = NodeState::Ready,
+            _ => {}
         }
         node.request = None;
+    }
+    for entry in world.requests.iter_mut().flat_map(|request| &mut request.entries) {
+        entry.unsure = None;
     }
     world
 }
@@ -83,7 +88,7 @@ impl Story {
             priority: -1,
             created: at(200_000 + i64::from(self.round)),
             spread: false,
-            entries: vec![Entry { pool: Ok(pool), count: 1 }],
+            entries: vec![Entry { pool: Ok(pool), count: 1, unsure: None }],
         });
         self.served.push(None);
     }

@@ -6,6 +6,7 @@ mod properties;
 mod requests;
 mod standby;
 mod surplus;
+mod unsure;
 mod worlds;
 
 use std::time::Duration;
@@ -67,6 +68,7 @@ impl Lab {
             rolling: true,
             max_unavailable: 1,
             offers: providers.iter().map(|&provider| offer(provider, 0)).collect(),
+            missing: None,
         });
         index
     }
@@ -102,7 +104,7 @@ impl Lab {
             priority: 0,
             created: at(50_000 + i64::try_from(index).unwrap()),
             spread: false,
-            entries: entries.iter().map(|&(pool, count)| Entry { pool: Ok(pool), count }).collect(),
+            entries: entries.iter().map(|&(pool, count)| Entry { pool: Ok(pool), count, unsure: None }).collect(),
         });
         index
     }

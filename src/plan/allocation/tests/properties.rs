@@ -94,7 +94,16 @@ fn check_steps(world: &World, plan: &Plan) -> Result<(), TestCaseError> {
             }
             Step::Condemn { node, .. } => {
                 prop_assert!(nodes.insert(node));
-                prop_assert!(matches!(world.nodes[node].state, NodeState::Ready | NodeState::Building));
+                let gone = || {
+                    let pool = world.nodes[node].pool.and_then(|pool| world.pools.get(pool));
+                    pool.is_some_and(|pool| pool.draining) || world.providers[world.nodes[node].provider].draining
+                };
+                let may_go = match world.nodes[node].state {
+                    NodeState::Ready | NodeState::Building => true,
+                    NodeState::Kept => gone(),
+                    _ => false,
+                };
+                prop_assert!(may_go);
             }
         }
     }
@@ -133,6 +142,7 @@ fn check_claims(world: &World, plan: &Plan) -> Result<(), TestCaseError> {
             continue;
         }
         prop_assert_eq!(plan.verdicts[index].as_ref(), Some(&Verdict::Served));
+        prop_assert!(request.entries.iter().all(|entry| entry.unsure.is_none()));
         for (entry, lacks) in lacking(world, index).into_iter().enumerate() {
             let got = given.iter().filter(|claim| claim.2 == entry).count();
             prop_assert_eq!(got, lacks as usize);
@@ -187,8 +197,8 @@ fn is_ready_for(world: &World, request: usize, ahead: &BTreeSet<usize>) -> bool 
     let wanted = &world.requests[request];
     let mut needs: BTreeMap<usize, u32> = BTreeMap::new();
     for (entry, lacks) in wanted.entries.iter().zip(lacking(world, request)) {
-        let Ok(pool) = entry.pool else { return false };
-        *needs.entry(pool).or_default() += lacks;
+        let (Ok(pool), None) = (&entry.pool, &entry.unsure) else { return false };
+        *needs.entry(*pool).or_default() += lacks;
     }
     let usable = |node: &Node, pool: usize| {
         node.pool == Some(pool)
@@ -254,7 +264,10 @@ fn check_blocked(world: &World, plan: &Plan) -> Result<(), TestCaseError> {
                 && pool.offers.iter().any(|offer| offer.provider == node.provider)
         };
         let idle = |node: &Node| matches!(node.state, NodeState::Ready | NodeState::Building | NodeState::Creating);
-        let there = world.nodes.iter().filter(|node| offered(node) && idle(node)).count();
+        let kept = |node: &Node| {
+            node.pool == Some(index) && node.state == NodeState::Kept && !world.providers[node.provider].draining
+        };
+        let there = world.nodes.iter().filter(|node| (offered(node) && idle(node)) || kept(node)).count();
         let launched = after.nodes[world.nodes.len()..].iter().filter(|node| node.pool == Some(index)).count();
         let short = there + launched < pool.min_ready as usize && !pool.draining;
         prop_assert_eq!(plan.blocked[index].is_some(), short, "pool {}: {:?}", index, plan.blocked[index]);

@@ -535,3 +535,23 @@ fn a_waiting_request_that_no_longer_fits_is_refused() {
     lab.world.providers[0].max_servers = 2;
     assert!(is_impossible(&lab.plan(), request));
 }
+
+#[test]
+fn a_request_without_hope_keeps_no_room_where_its_pools_may_not_be() {
+    let mut lab = Lab::providers(&[3, 6]);
+    let (x, y, z) = (lab.pool(0, &[0]), lab.pool(0, &[1, 0]), lab.pool(0, &[1]));
+    lab.world.pools[y].offers[1].max_nodes = Some(0);
+    let hopeless = lab.request(&[(z, 3), (y, 6)]);
+    lab.world.requests[hopeless].spread = true;
+    let small = lab.request(&[(x, 3)]);
+    let plan = lab.plan();
+    assert!(is_impossible(&plan, hopeless), "three and six, where six may be");
+    assert_eq!(waits(&plan, small), (1, NODES_BUILDING));
+    // With one place there it may be served when others give back, and keeps that place only from who is behind it.
+    lab.world.pools[y].offers[1].max_nodes = Some(1);
+    lab.world.requests[hopeless].entries[1].count = 4;
+    lab.nodes(z, 1, NodeState::Claimed, 6);
+    let plan = lab.plan();
+    assert_eq!(waits(&plan, hopeless), (1, AT_CAPACITY));
+    assert_eq!((created(&plan, y, 0), created(&plan, x, 0)), (1, 1));
+}

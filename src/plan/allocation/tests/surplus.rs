@@ -113,7 +113,7 @@ fn nothing_is_outdated_when_that_is_not_wanted_or_not_known() {
         ("building", |world| world.nodes[0].state = NodeState::Building),
         ("set aside", |world| {
             world.nodes[0].state = NodeState::Ready;
-            let entry = Entry { pool: Ok(0), count: 2 };
+            let entry = Entry { pool: Ok(0), count: 2, unsure: None };
             world.requests.push(Request {
                 name: "ns/r".to_owned(),
                 priority: 0,

@@ -46,8 +46,8 @@ fn template() -> impl Strategy<Value = Result<Template, Blocked>> {
 fn pool() -> impl Strategy<Value = Pool> {
     let offers = vec((0..4_usize, option::weighted(0.2, 0..4_u32), -1..2_i32, template(), gate()), 0..4);
     let size = (0..5_u32, option::weighted(0.3, 0..7_u32), option::weighted(0.3, 1..5_000_u64));
-    (size, offers, (rarely(), rarely(), any::<bool>(), 0..3_u32)).prop_map(
-        |((min_ready, max_nodes, age), offers, (paused, draining, rolling, max_unavailable))| {
+    (size, offers, (rarely(), rarely(), any::<bool>(), 0..3_u32, rarely())).prop_map(
+        |((min_ready, max_nodes, age), offers, (paused, draining, rolling, max_unavailable, missing))| {
             let mut pool = Pool {
                 name: String::new(),
                 min_ready,
@@ -58,6 +58,7 @@ fn pool() -> impl Strategy<Value = Pool> {
                 rolling,
                 max_unavailable,
                 offers: Vec::new(),
+                missing: missing.then(|| blocked("ProviderNotFound")),
             };
             for (provider, max_nodes, priority, template, gate) in offers {
                 if pool.offers.iter().all(|offer| offer.provider != provider) {
@@ -78,6 +79,7 @@ pub(super) fn state() -> impl Strategy<Value = NodeState> {
         NodeState::Creating,
         NodeState::Claimed,
         NodeState::Held,
+        NodeState::Kept,
         NodeState::Leaving,
     ])
 }
@@ -90,13 +92,14 @@ fn raw_node() -> impl Strategy<Value = RawNode> {
 }
 
 fn request() -> impl Strategy<Value = Request> {
-    let entries = vec((0..6_usize, 0..4_u32), 1..4);
+    let unsure = || rarely().prop_map(|unsure| unsure.then(|| blocked("PoolNotFound")));
+    let entries = vec((0..6_usize, 0..4_u32, unsure()), 1..4);
     (-1..2_i32, 0..6_i64, any::<bool>(), entries).prop_map(|(priority, created, spread, entries)| Request {
         name: String::new(),
         priority,
         created: at(created),
         spread,
-        entries: entries.into_iter().map(|(pool, count)| Entry { pool: Ok(pool), count }).collect(),
+        entries: entries.into_iter().map(|(pool, count, unsure)| Entry { pool: Ok(pool), count, unsure }).collect(),
     })
 }
 
