@@ -58,5 +58,6 @@ pub const FINALIZER_IMAGE: &str = "nodepool.dev/image";
 pub const ANNOTATION_LAUNCHED_BY: &str = "nodepool.dev/launched-by";
 /// Annotation of a [`PoolNode`]: how its template hash was computed, so a new formula does not replace every node.
 pub const ANNOTATION_HASH_VERSION: &str = "nodepool.dev/hash-version";
-/// Annotation of a [`DiskImage`]: asks for a new version now; any value that was not answered yet.
+/// Annotation of a [`DiskImage`]: asks for a new version now; any value that was not answered yet. On a [`ProviderImage`]:
+/// the value that it was begun for.
 pub const ANNOTATION_REBUILD: &str = "nodepool.dev/rebuild-requested-at";

@@ -18,7 +18,10 @@ use super::super::{Engine, Mark};
 use super::builds;
 use crate::api::conditions::reason;
 use crate::api::disk_image::{ImageSelector, SnapshotSource, UrlSource};
-use crate::api::{ANNOTATION_LAUNCHED_BY, DiskImage, FINALIZER_IMAGE, ImageState, ProviderImage, ProviderImageSpec};
+use crate::api::{
+    ANNOTATION_LAUNCHED_BY, ANNOTATION_REBUILD, DiskImage, FINALIZER_IMAGE, ImageState, ProviderImage,
+    ProviderImageSpec,
+};
 use crate::builder::SourceError;
 use crate::builder::checksum::Digest;
 use crate::builder::fetch::Fetcher;
@@ -225,13 +228,16 @@ fn version(
     digest: Option<String>,
 ) -> ProviderImage {
     let text = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let asked = image.rebuild_requested().map(|value| text(ANNOTATION_REBUILD, value));
     ProviderImage {
         metadata: ObjectMeta {
             name: Some(super::version_name(&key.name, provider, number)),
             namespace: Some(key.namespace.to_string()),
             finalizers: Some(vec![FINALIZER_IMAGE.to_owned()]),
             labels: Some(super::labels(&key.name, provider, number)),
-            annotations: Some([text(ANNOTATION_LAUNCHED_BY, &engine.setup.identity)].into()),
+            annotations: Some(
+                [Some(text(ANNOTATION_LAUNCHED_BY, &engine.setup.identity)), asked].into_iter().flatten().collect(),
+            ),
             ..ObjectMeta::default()
         },
         spec: ProviderImageSpec {

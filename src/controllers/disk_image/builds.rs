@@ -16,7 +16,7 @@ use super::super::{Engine, Mark, provider_image};
 use super::begin;
 use crate::api::conditions::reason;
 use crate::api::disk_image::{DiskImageProviderStatus, ImageFailure};
-use crate::api::{DiskImage, ImageState, ProviderImage};
+use crate::api::{ANNOTATION_REBUILD, DiskImage, ImageState, ProviderImage};
 use crate::plan::image::{self as plan, Bounds, Candidate, Due, History, Kind, Pair, Place, Start, Version};
 use crate::plan::schedule::{self, Schedule};
 
@@ -66,7 +66,13 @@ impl Seen {
             offset: self.offset,
             history: &self.remembered.history,
             rebuild: image.rebuild_requested(),
+            answered: self.answered(),
         }
+    }
+
+    fn answered(&self) -> Option<&str> {
+        let newest = self.records.iter().max_by_key(|record| record.spec.version)?;
+        newest.metadata.annotations.as_ref()?.get(ANNOTATION_REBUILD).map(String::as_str)
     }
 }
 

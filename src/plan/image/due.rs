@@ -139,7 +139,11 @@ pub fn settled(place: &Place<'_>) -> History {
     let failed_at = failed_at.filter(|at| started.is_none_or(|started| *at >= started));
     // A run that was anticipated from a start that lies ahead is nowhere near.
     let anticipated = history.anticipated.filter(|_| history.started.is_some_and(|at| at <= place.now));
-    let settled = History { started, failed_at, anticipated, ..history.clone() };
+    let mut settled = History { started, failed_at, anticipated, ..history.clone() };
+    let answered = place.answered.filter(|_| started.is_some_and(|started| newest(place, started).is_some()));
+    if answered.is_some() && answered != history.rebuild.as_deref() {
+        (settled.rebuild, settled.rebuild_pending) = (answered.map(str::to_owned), true);
+    }
     match started {
         Some(started) if is_failure_unwritten(place, started) => settled.failed(started),
         _ => settled,
@@ -154,12 +158,16 @@ fn last_start(place: &Place<'_>) -> Option<Timestamp> {
     remembered.max(recorded).or_else(|| (!place.versions.is_empty()).then_some(place.now))
 }
 
-/// Whether the newest record tells of a failed attempt, and is no older than the last one.
-fn is_failure_unwritten(place: &Place<'_>, started: Timestamp) -> bool {
+/// The newest record, if it is of the last attempt.
+fn newest<'a>(place: &Place<'a>, started: Timestamp) -> Option<&'a Version> {
     let newest = place.versions.iter().max_by_key(|version| version.number);
+    newest.filter(|newest| newest.number >= started.as_second())
+}
+
+/// Whether the last attempt's record tells that it failed.
+fn is_failure_unwritten(place: &Place<'_>, started: Timestamp) -> bool {
     // One that a person rejected while it was made is no failure: the next one comes when the schedule says so.
-    let failed = |newest: &Version| newest.came_to_nothing() && !newest.rejected;
-    newest.is_some_and(|newest| newest.number >= started.as_second() && failed(newest))
+    newest(place, started).is_some_and(|newest| newest.came_to_nothing() && !newest.rejected)
 }
 
 /// What is remembered once an attempt starts at a place, asked before its record is there. All that was asked for until

@@ -172,4 +172,6 @@ pub struct Place<'a> {
     pub history: &'a History,
     /// The annotation that asks for a new version: each new value asks once.
     pub rebuild: Option<&'a str>,
+    /// The value that it had when the newest recorded version was begun: the record knows it before the status does.
+    pub answered: Option<&'a str>,
 }

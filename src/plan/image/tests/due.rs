@@ -219,6 +219,31 @@ fn each_value_of_the_annotation_asks_once() {
 }
 
 #[test]
+fn what_was_begun_for_a_request_answers_it_though_nobody_wrote_that_down() {
+    let mut lab = Lab::satisfied();
+    (lab.rebuild, lab.history.rebuild) = (Some("2".into()), Some("1".into()));
+    let before = lab.history.clone();
+    let number = lab.start();
+    // Died before the status was written; the version had been made so fast that it was good already.
+    lab.history = before;
+    lab.find(number).unwrap().state = State::Ready;
+    lab.wait(Duration::from_secs(1));
+    assert_eq!((lab.due(), settled(&lab.place()).rebuild.as_deref()), (TONIGHT, Some("2")));
+    let once = settled(&lab.place());
+    assert_eq!(settled(&Place { history: &once, ..lab.place() }), once, "right once is right");
+    lab.rebuild = Some("3".into());
+    assert_eq!(lab.due(), Due::Now(Why::Requested), "asked anew");
+    // It failed: somebody still waits for one.
+    lab.rebuild = Some("2".into());
+    lab.find(number).unwrap().state = State::Failed;
+    lab.history = settled(&lab.place());
+    assert!(is_insisted(&lab.place()) && matches!(lab.due(), Due::At(_)));
+    // A later attempt, of which there is no record, answered another value.
+    (lab.history.started, lab.history.rebuild) = (Some(lab.now), Some("3".into()));
+    assert_eq!(lab.due(), Due::Now(Why::Requested));
+}
+
+#[test]
 fn what_was_asked_for_is_insisted_on_until_it_is_there() {
     let mut lab = Lab::satisfied();
     assert!(!is_insisted(&lab.place()));

@@ -55,6 +55,8 @@ struct Lab {
     offset: Duration,
     history: History,
     rebuild: Option<String>,
+    /// What each attempt was begun for.
+    answered: Vec<(i64, Option<String>)>,
 }
 
 impl Lab {
@@ -73,6 +75,7 @@ impl Lab {
             offset: Duration::ZERO,
             history: History::default(),
             rebuild: None,
+            answered: Vec::new(),
         }
     }
 
@@ -113,7 +116,13 @@ impl Lab {
             offset: self.offset,
             history: &self.history,
             rebuild: self.rebuild.as_deref(),
+            answered: self.answered(),
         }
+    }
+
+    fn answered(&self) -> Option<&str> {
+        let newest = self.versions.iter().map(|version| version.number).max()?;
+        self.answered.iter().find(|(number, _)| *number == newest)?.1.as_deref()
     }
 
     fn due(&self) -> Due {
@@ -145,6 +154,7 @@ impl Lab {
     fn start(&mut self) -> i64 {
         let (number, history) = (next_number(&self.place()), begun(&self.place()));
         self.versions.push(in_state(number, State::Building));
+        self.answered.push((number, self.rebuild.clone()));
         self.history = history;
         number
     }
