@@ -143,8 +143,8 @@ fn obstacle(pass: &Pass<'_>, pool: usize) -> Option<Obstacle> {
     Some(Obstacle { blocked: why.blocked(), passes: why.passes_with_time() })
 }
 
-/// Of more pools than that, not every choice is looked at: each alone, and all together.
-const CHOICES: usize = 8;
+/// Of more pools than that, not every choice is looked at, for there are too many: each alone, and all together.
+const CHOICES: usize = 5;
 
 /// Which limit the request exceeds even if everything were empty. A pool without a provider may yet get one.
 fn exceeded(pass: &Pass<'_>, demand: &Demand, lacking: &[&Need]) -> Option<String> {
