@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -442,9 +442,15 @@ impl DiskImage {
     /// The value of the annotation by which somebody asks for a new version now, as much of it as the status holds.
     #[must_use]
     pub fn rebuild_requested(&self) -> Option<&str> {
-        let text = self.metadata.annotations.as_ref()?.get(super::ANNOTATION_REBUILD)?;
-        Some(&text[..text.floor_char_boundary(256)])
+        asked_for(&self.metadata)
     }
+}
+
+/// The value of the annotation [`ANNOTATION_REBUILD`](super::ANNOTATION_REBUILD), as much of it as a status holds.
+#[must_use]
+pub fn asked_for(metadata: &ObjectMeta) -> Option<&str> {
+    let text = metadata.annotations.as_ref()?.get(super::ANNOTATION_REBUILD)?;
+    Some(&text[..text.floor_char_boundary(256)])
 }
 
 impl DiskImageSpec {

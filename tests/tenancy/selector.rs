@@ -35,6 +35,8 @@ async fn labels_let_in_and_put_out_and_what_cannot_be_told_takes_nothing() {
     label(&tenant, "team=ci").await;
     counts(&tenant, "own", (1, 0, 1)).await;
     told::<NodeRequest>(&tenant, "first", "Fulfilled", "NodesAssigned").await;
+    apply("Pool", "ending", pool_on("a", &home, 1)).await;
+    counts(&tenant, "ending", (1, 0, 1)).await;
     let first = tenant.api::<NodeRequest>().get("first").await.unwrap();
 
     // An operator that serves these two namespaces alone reads no labels: it begins nothing, and destroys nothing.
@@ -53,6 +55,12 @@ async fn labels_let_in_and_put_out_and_what_cannot_be_told_takes_nothing() {
     world.pool_ready("shared", 2).await;
     counts(&tenant, "own", (1, 0, 1)).await;
     let idle = |node: &PoolNode| node.spec.pool_namespace.is_some() && is_idle(node);
+    // A Pool that is gone is gone, whoever may use the Provider.
+    let ending = |node: &PoolNode| node.spec.pool.as_deref() == Some("ending");
+    let its: Vec<PoolNode> = world.nodes().await.into_iter().filter(ending).collect();
+    assert_eq!(its.len(), 1, "it was kept until then");
+    tenant.api::<Pool>().delete("ending", &kube::api::DeleteParams::default()).await.unwrap();
+    world.destroyed(&server_ids(&its)).await;
     let kept: Vec<PoolNode> = world.nodes().await.into_iter().filter(idle).collect();
     assert_eq!(kept.len(), 1);
 

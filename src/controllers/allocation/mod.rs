@@ -457,8 +457,11 @@ fn unsure(engine: &Engine, key: &Key, record: &PoolNode, is_known: bool) -> bool
         return false;
     }
     let Some(pool) = tenancy::pool_of(record) else { return false };
-    let provider = key.sibling(&record.spec.provider);
-    engine.pools.is_unreadable(&pool) || tenancy::of_provider(engine, &pool, &provider) == Access::Unknown
+    if !is_known {
+        // One that is gone is gone, whoever might have used the Provider: nothing else would ever free the slot.
+        return engine.pools.is_unreadable(&pool);
+    }
+    tenancy::of_provider(engine, &pool, &key.sibling(&record.spec.provider)) == Access::Unknown
 }
 
 /// A ready node whose server is not seen running now is not handed out; its own decision follows.

@@ -15,8 +15,8 @@ use super::super::index::Key;
 use super::super::{Engine, Mark, provider_image};
 use super::begin;
 use crate::api::conditions::reason;
-use crate::api::disk_image::{DiskImageProviderStatus, ImageFailure};
-use crate::api::{ANNOTATION_REBUILD, DiskImage, ImageState, ProviderImage};
+use crate::api::disk_image::{DiskImageProviderStatus, ImageFailure, asked_for};
+use crate::api::{DiskImage, ImageState, ProviderImage};
 use crate::plan::image::{self as plan, Bounds, Candidate, Due, History, Kind, Pair, Place, Start, Version};
 use crate::plan::schedule::{self, Schedule};
 
@@ -72,7 +72,7 @@ impl Seen {
 
     fn answered(&self) -> Option<&str> {
         let newest = self.records.iter().max_by_key(|record| record.spec.version)?;
-        newest.metadata.annotations.as_ref()?.get(ANNOTATION_REBUILD).map(String::as_str)
+        asked_for(&newest.metadata)
     }
 }
 

@@ -41,8 +41,8 @@ fn sentence<'a>(silent: impl Iterator<Item = &'a Silence>) -> Option<String> {
 pub fn ask(engine: &mut Engine, key: &Key) {
     let now = engine.now;
     let Some(connection) = engine.connections.get_mut(key) else { return };
-    if !connection.in_trouble(now) {
-        connection.services.silent.clear();
+    // Of one that was silent, only its answer tells that it is back: who noticed may not have asked again yet.
+    if !connection.in_trouble(now) && connection.services.silent.is_empty() {
         return;
     }
     if connection.services.asking || connection.services.ask_at.is_some_and(|at| now < at) {

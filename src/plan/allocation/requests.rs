@@ -137,7 +137,8 @@ fn demand(index: usize, request: &Request, rank: u32, taken: &[usize], world: &W
     let mut demand =
         Demand { index, rank, entries: Vec::new(), needs: Vec::new(), whole: 0, pinned: None, unsure: None };
     for entry in &request.entries {
-        let pool = entry.pool.clone()?;
+        // Told like one that is not there: the first of them, whichever it is.
+        let pool = entry.pool.clone().map_err(|absent| demand.unsure.clone().unwrap_or(absent))?;
         if world.pools.get(pool).is_none() {
             return Err(Blocked { reason: reasons::NO_POOL, message: "a pool of it does not exist".to_owned() });
         }
@@ -191,13 +192,15 @@ pub(super) fn stand_aside(pass: &mut Pass<'_>, needs: &[Need]) {
     }
 }
 
-/// More is asked for than there could ever be. That is the end of it, unless a part of it is there already, or a pool
-/// of it names a provider that is not there for it: that may yet be made, or opened.
-pub(super) fn never(pass: &mut Pass<'_>, demand: &Demand, message: String) -> Outcome {
+/// What is missing of the pools of a request: a provider that one of them names.
+pub(super) fn missing<'n>(pass: &Pass<'_>, needs: impl IntoIterator<Item = &'n Need>) -> Option<Blocked> {
+    needs.into_iter().find_map(|need| pass.world.pools.get(need.pool)?.missing.clone())
+}
+
+/// More is asked for than there could ever be. That is the end of it, unless a part of it is there already, or a
+/// provider is missing that may yet be made, or opened.
+pub(super) fn never(pass: &mut Pass<'_>, demand: &Demand, message: String, missing: Option<Blocked>) -> Outcome {
     let blocked = Blocked { reason: reasons::EXCEEDS_CAPACITY, message };
-    let pools = || demand.needs.iter().filter_map(|need| Some((need, pass.world.pools.get(need.pool)?)));
-    let over = pools().any(|(need, pool)| pool.max_nodes.is_some_and(|most| need.whole > most));
-    let missing = pools().find_map(|(_, pool)| pool.missing.clone()).filter(|_| !over);
     let waits = match (missing, demand.pinned) {
         (Some(missing), _) => {
             Blocked { reason: missing.reason, message: format!("{}; {}", blocked.message, missing.message) }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::pass::Pass;
 use super::reasons;
-use super::requests::{Demand, Need, Outcome, Short, building, never, stand_aside};
+use super::requests::{Demand, Need, Outcome, Short, building, missing, never, stand_aside};
 use super::room::Why;
 use super::together::few;
 use super::world::{Blocked, Provider};
@@ -26,8 +26,8 @@ pub(super) fn serve(pass: &mut Pass<'_>, demand: &Demand, short: &mut Vec<Short>
     let mut needs = demand.needs.clone();
     needs.sort_by_key(|need| places(pass, need.pool));
     let lacking: Vec<&Need> = needs.iter().filter(|need| pass.stock.free(need.pool) < need.left).collect();
-    if let Some(limits) = exceeded(pass, demand, &lacking) {
-        return never(pass, demand, limits);
+    if let Some((limits, missing)) = exceeded(pass, demand, &lacking) {
+        return never(pass, demand, format!("it can never be served: {limits}"), missing);
     }
     if let Some(obstacle) = lacking.iter().find_map(|need| obstacle(pass, need.pool)) {
         if obstacle.passes {
@@ -146,9 +146,10 @@ fn obstacle(pass: &Pass<'_>, pool: usize) -> Option<Obstacle> {
 /// Of more pools than that, not every choice is looked at, for there are too many: each alone, and all together.
 const CHOICES: usize = 5;
 
-/// Which limit the request exceeds even if everything were empty. A pool without a provider may yet get one.
-fn exceeded(pass: &Pass<'_>, demand: &Demand, lacking: &[&Need]) -> Option<String> {
-    let mut limits = Vec::new();
+/// Which limit the request exceeds even if everything were empty, and which missing provider could change that. A pool
+/// without a provider may yet get one.
+fn exceeded(pass: &Pass<'_>, demand: &Demand, lacking: &[&Need]) -> Option<(String, Option<Blocked>)> {
+    let (mut limits, mut hopeful) = (Vec::new(), None);
     for need in &demand.needs {
         let pool = pass.world.pools.get(need.pool).filter(|pool| !pool.offers.is_empty())?;
         if is_among(lacking, need) && pool.max_nodes.is_some_and(|most| need.whole > most) {
@@ -160,23 +161,27 @@ fn exceeded(pass: &Pass<'_>, demand: &Demand, lacking: &[&Need]) -> Option<Strin
         if !choice.iter().any(|need| is_among(lacking, need)) {
             continue;
         }
-        let whole = choice.iter().fold(0_i64, |sum, need| sum.saturating_add(i64::from(need.whole)));
+        let left = choice.iter().fold(0_i64, |sum, need| sum.saturating_add(i64::from(need.left)));
         let most = most_of(pass, &choice);
-        if whole > most {
+        if left > most {
             let names: Vec<&str> = choice
                 .iter()
                 .filter_map(|need| pass.world.pools.get(need.pool))
                 .map(|pool| pool.name.as_str())
                 .collect();
             let (pools, whose) = if names.len() > 1 { ("pools", "their") } else { ("pool", "its") };
-            limits.push(format!(
-                "{whole} nodes of {pools} {}, but {whose} providers could never hold more than {most}",
+            let limit = format!(
+                "{left} nodes of {pools} {}, but {whose} providers could never hold more than {most}",
                 names.join(", ")
-            ));
-            break;
+            );
+            let Some(missing) = missing(pass, choice.iter().copied()) else {
+                limits.push(limit);
+                break;
+            };
+            hopeful = hopeful.or(Some((limit, Some(missing))));
         }
     }
-    (!limits.is_empty()).then(|| format!("it can never be served: {}", few(&limits)))
+    if limits.is_empty() { hopeful } else { Some((few(&limits), None)) }
 }
 
 fn is_among(lacking: &[&Need], need: &Need) -> bool {
@@ -196,19 +201,22 @@ fn choices(needs: &[Need]) -> Vec<Vec<&Need>> {
 }
 
 /// The most nodes of these pools that empty providers would hold: each provider what it has slots for, and no more than
-/// the pools may have there.
+/// the pools may have there. What is free there now counts in any case: it may be smaller than what would be launched.
 fn most_of(pass: &Pass<'_>, needs: &[&Need]) -> i64 {
-    let mut at: BTreeMap<usize, i64> = BTreeMap::new();
+    let mut at: BTreeMap<usize, (i64, i64)> = BTreeMap::new();
     for need in needs {
         let offers = pass.world.pools.get(need.pool).map_or(&[][..], |pool| &pool.offers);
         for (number, offer) in offers.iter().enumerate() {
-            let there = at.entry(offer.provider).or_default();
-            *there = there.saturating_add(most_at(pass, need.pool, number).unwrap_or(0));
+            let shelf = pass.stock.shelf(need.pool, number);
+            let free = i64::from(shelf.ready.len()) + i64::from(shelf.coming.len());
+            let (most, there) = at.entry(offer.provider).or_default();
+            *most = most.saturating_add(most_at(pass, need.pool, number).unwrap_or(0).max(free));
+            *there = there.saturating_add(free);
         }
     }
-    at.into_iter().fold(0, |sum, (provider, there)| {
+    at.into_iter().fold(0, |sum, (provider, (most, there))| {
         let servers = pass.world.providers.get(provider).map_or(0, servers);
-        sum.saturating_add(there.min(servers))
+        sum.saturating_add(most.min(servers.max(there)))
     })
 }
 

@@ -5,7 +5,7 @@
 
 use super::pass::Pass;
 use super::reasons;
-use super::requests::{Demand, Need, Outcome, Short, building, never, stand_aside};
+use super::requests::{Demand, Need, Outcome, Short, building, missing, never, stand_aside};
 use super::room::Why;
 use super::world::{Blocked, Resources};
 
@@ -43,7 +43,7 @@ pub(super) fn serve(pass: &mut Pass<'_>, demand: &Demand, short: &mut Vec<Short>
     let mut too_much = Vec::new();
     for (provider, offers) in common_providers(pass, demand) {
         let candidate = weigh(pass, demand, provider, offers);
-        if candidate.class > Class::Coming
+        if candidate.class > Class::Fits
             && let Some(limit) = exceeded(pass, demand, &candidate)
         {
             too_much.push(limit);
@@ -59,7 +59,12 @@ pub(super) fn serve(pass: &mut Pass<'_>, demand: &Demand, short: &mut Vec<Short>
             stand_aside(pass, &demand.needs);
             no_provider(pass, demand)
         }
-        None => never(pass, demand, format!("it can never be served on one provider: {}", few(&too_much))),
+        None => {
+            let of = |need: &Need| pass.world.pools.get(need.pool).and_then(|pool| pool.max_nodes);
+            let over = demand.needs.iter().any(|need| of(need).is_some_and(|most| need.whole > most));
+            let missing = missing(pass, &demand.needs).filter(|_| !over);
+            never(pass, demand, format!("it can never be served on one provider: {}", few(&too_much)), missing)
+        }
     }
 }
 

@@ -140,7 +140,8 @@ pub fn settled(place: &Place<'_>) -> History {
     // A run that was anticipated from a start that lies ahead is nowhere near.
     let anticipated = history.anticipated.filter(|_| history.started.is_some_and(|at| at <= place.now));
     let mut settled = History { started, failed_at, anticipated, ..history.clone() };
-    let answered = place.answered.filter(|_| started.is_some_and(|started| newest(place, started).is_some()));
+    let newest = started.and_then(|started| newest(place, started));
+    let answered = place.answered.filter(|_| newest.is_some_and(|newest| newest.number <= place.now.as_second()));
     if answered.is_some() && answered != history.rebuild.as_deref() {
         (settled.rebuild, settled.rebuild_pending) = (answered.map(str::to_owned), true);
     }

@@ -555,3 +555,36 @@ fn a_request_without_hope_keeps_no_room_where_its_pools_may_not_be() {
     assert_eq!(waits(&plan, hopeless), (1, AT_CAPACITY));
     assert_eq!((created(&plan, y, 0), created(&plan, x, 0)), (1, 1));
 }
+
+#[test]
+fn what_is_there_counts_though_its_pool_boots_larger_ones_now() {
+    // Two small ones are ready on the first provider, where one of today's would fit; the second has room for the third.
+    let mut lab = Lab::providers(&[10, 1]);
+    lab.world.providers[0].max_cores = Some(4);
+    let (x, y) = (lab.pool(0, &[0]), lab.pool(0, &[1]));
+    lab.nodes(x, 0, NodeState::Ready, 2);
+    let large = Template { hash: "v2".into(), resources: Resources { cores: 4, ram_mib: 1024 } };
+    (lab.world.pools[x].offers[0].template, lab.world.pools[x].rolling) = (Ok(large), false);
+    let request = lab.request(&[(x, 2), (y, 1)]);
+    lab.world.requests[request].spread = true;
+    let plan = lab.plan();
+    assert_eq!((waits(&plan, request), creates(&plan)), ((1, NODES_BUILDING), vec![(y, 1)]));
+}
+
+#[test]
+fn what_is_claimed_is_no_reason_to_wait_when_the_rest_fits() {
+    for spread in [false, true] {
+        let mut lab = Lab::providers(&[10]);
+        lab.world.providers[0].max_cores = Some(8);
+        let x = lab.pool(0, &[0]);
+        let request = lab.request(&[(x, 3)]);
+        lab.world.requests[request].spread = spread;
+        for node in lab.nodes(x, 0, NodeState::Claimed, 2) {
+            lab.world.nodes[node].request = Some(request);
+        }
+        let large = Template { hash: "v2".into(), resources: Resources { cores: 4, ram_mib: 1024 } };
+        lab.world.pools[x].offers[0].template = Ok(large);
+        let plan = lab.plan();
+        assert_eq!((waits(&plan, request), creates(&plan)), ((1, NODES_BUILDING), vec![(x, 0)]), "{spread}");
+    }
+}

@@ -45,6 +45,20 @@ fn one_part_that_nobody_can_tell_of_holds_up_the_whole_request() {
 }
 
 #[test]
+fn a_part_that_nobody_can_tell_of_is_told_like_one_that_is_not_there() {
+    let mut lab = Lab::providers(&[10]);
+    let x = lab.pool(0, &[0]);
+    let both = lab.request(&[(x, 1), (x, 1)]);
+    let (first, second) =
+        (blocked("PoolNotFound"), Blocked { message: "another".to_owned(), ..blocked("PoolNotFound") });
+    lab.world.requests[both].entries[1].pool = Err(second);
+    lab.world.requests[both].entries[0].pool = Err(first.clone());
+    let absent = lab.plan().verdicts;
+    lab.world.requests[both].entries[0] = Entry { pool: Ok(x), count: 1, unsure: Some(first) };
+    assert_eq!(lab.plan().verdicts, absent);
+}
+
+#[test]
 fn what_a_request_has_stays_and_all_of_it_is_enough() {
     let mut lab = Lab::providers(&[10]);
     let x = lab.pool(0, &[0]);
@@ -129,4 +143,17 @@ fn what_may_yet_be_opened_makes_nothing_impossible() {
         lab.world.nodes[node].request = Some(big);
         assert_eq!(waits(&lab.plan(), big), (1, EXCEEDS_CAPACITY));
     }
+}
+
+#[test]
+fn what_may_yet_be_opened_to_one_pool_is_no_hope_for_another() {
+    let mut lab = Lab::providers(&[2, 2]);
+    let (x, y) = (lab.pool(0, &[0]), lab.pool(0, &[1]));
+    lab.world.pools[y].missing = Some(blocked(NO_PROVIDER));
+    let request = lab.request(&[(x, 3), (y, 1)]);
+    lab.world.requests[request].spread = true;
+    assert!(is_impossible(&lab.plan(), request));
+    lab.world.requests[request].entries[0].count = 2;
+    lab.world.requests[request].entries[1].count = 3;
+    assert_eq!(waits(&lab.plan(), request), (1, NO_PROVIDER));
 }

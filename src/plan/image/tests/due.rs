@@ -244,6 +244,21 @@ fn what_was_begun_for_a_request_answers_it_though_nobody_wrote_that_down() {
 }
 
 #[test]
+fn a_record_that_lies_ahead_does_not_tell_which_request_was_answered_last() {
+    let mut lab = Lab::satisfied();
+    lab.rebuild = Some("1".into());
+    let number = lab.start();
+    lab.finish(number);
+    // The clock was set back; what was asked for then could not be begun.
+    lab.now = second(number - 10_000);
+    lab.rebuild = Some("2".into());
+    lab.history = begun(&lab.place()).failed(lab.now);
+    lab.wait(Duration::from_secs(1));
+    assert!(matches!(lab.due(), Due::At(_)), "{:?}", lab.due());
+    assert_eq!(settled(&lab.place()).rebuild.as_deref(), Some("2"));
+}
+
+#[test]
 fn what_was_asked_for_is_insisted_on_until_it_is_there() {
     let mut lab = Lab::satisfied();
     assert!(!is_insisted(&lab.place()));
