@@ -28,6 +28,12 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
+    /// Whether the service may be away: it said nothing of the matter itself.
+    #[must_use]
+    pub const fn is_unanswered(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Unclear)
+    }
+
     /// A stable word for metrics.
     #[must_use]
     pub const fn label(self) -> &'static str {

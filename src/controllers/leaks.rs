@@ -167,7 +167,7 @@ async fn collect(
     let mut told = |listed: Result<Vec<Thing>, CloudError>| {
         let listed = listed.inspect_err(|error| {
             tracing::warn!(%error, "not looked for leaks among these");
-            unanswered |= matches!(error.class, ErrorClass::Unavailable | ErrorClass::Unclear);
+            unanswered |= error.class.is_unanswered();
         });
         listed.ok()
     };

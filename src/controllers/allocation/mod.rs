@@ -279,16 +279,15 @@ const SETTLE: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
 
 /// Whether a Provider was met a moment ago, and may offer what the pool boots any moment.
 pub fn settling(engine: &Engine, pool: &Key, record: &Pool, provider: &Key) -> bool {
-    if tenancy::of_provider(engine, pool, provider) != Access::Allowed {
-        return false;
-    }
     let Some(memory) = engine.memory.providers.get(provider) else { return false };
     let fresh = memory.met.is_some_and(|met| engine.now.duration_since(met) < SETTLE);
     let wanting = || match template(engine, pool, record, provider) {
         Err(blocked) => [reason::PROVIDER_NOT_READY, reason::IMAGE_NOT_READY].contains(&blocked.reason),
         Ok(_) => false,
     };
-    fresh && memory.failure.is_none() && (!memory.listed || wanting())
+    // Of one that is closed a pool learns nothing, not even that it is new.
+    let open = || tenancy::of_provider(engine, pool, provider) == Access::Allowed;
+    fresh && memory.failure.is_none() && open() && (!memory.listed || wanting())
 }
 
 const fn cost(flavor: &Flavor) -> Resources {

@@ -225,7 +225,7 @@ impl Connection {
             ErrorClass::Invalid | ErrorClass::NotFound | ErrorClass::Conflict => self.facts_read = None,
             ErrorClass::Unclear => self.list_changes(),
         }
-        if matches!(error.class, ErrorClass::Unclear | ErrorClass::Unavailable) {
+        if error.class.is_unanswered() {
             self.trouble_at = Some(now);
         }
         if error.class != ErrorClass::Unclear {
@@ -320,8 +320,7 @@ impl Connection {
 
     /// Whether something goes wrong that a service may be the cause of which nobody has asked.
     pub fn in_trouble(&self, now: Timestamp) -> bool {
-        let unanswered = |error: &CloudError| matches!(error.class, ErrorClass::Unavailable | ErrorClass::Unclear);
-        self.error.as_ref().is_some_and(unanswered)
+        self.error.as_ref().is_some_and(|error| error.class.is_unanswered())
             || self.trouble_at.is_some_and(|at| now.duration_since(at) < TROUBLE_LASTS)
     }
 

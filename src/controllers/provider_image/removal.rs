@@ -111,7 +111,7 @@ pub(super) fn remove(engine: &mut Engine, key: &Key, version: &Arc<ProviderImage
                 engine.mark(Mark::ProviderImage(key));
             }
             Err(error) => {
-                if matches!(error.class, ErrorClass::Unavailable | ErrorClass::Unclear) {
+                if error.class.is_unanswered() {
                     work::in_trouble(engine, &key);
                 }
                 let (reason, advice) = told(&error);

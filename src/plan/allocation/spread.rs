@@ -152,8 +152,8 @@ fn exceeded(pass: &Pass<'_>, demand: &Demand, lacking: &[&Need]) -> Option<(Stri
     let (mut limits, mut hopeful) = (Vec::new(), None);
     for need in &demand.needs {
         let pool = pass.world.pools.get(need.pool).filter(|pool| !pool.offers.is_empty())?;
-        if is_among(lacking, need) && pool.max_nodes.is_some_and(|most| need.whole > most) {
-            let most = pool.max_nodes.unwrap_or_default();
+        let over = pool.max_nodes.filter(|&most| need.whole > most && is_among(lacking, need));
+        if let Some(most) = over {
             limits.push(format!("{} nodes of pool {}, but its maxNodes is {most}", need.whole, pool.name));
         }
     }

@@ -101,9 +101,7 @@ impl Stock {
 
     /// Only what is known to go takes it along.
     fn keep(&mut self, world: &World, index: usize, node: &Node) {
-        let goes = world.providers.get(node.provider).is_some_and(|provider| provider.draining)
-            || node.pool.and_then(|pool| world.pools.get(pool)).is_some_and(|pool| pool.draining);
-        if goes {
+        if is_going(world, node) {
             self.strays.push(index);
         } else if let Some(kept) = node.pool.and_then(|pool| self.kept.get_mut(pool)) {
             *kept = kept.saturating_add(1);
@@ -111,11 +109,8 @@ impl Stock {
     }
 
     fn put(&mut self, world: &World, offers: &Offers, index: usize, node: &Node) {
-        let stays = node.pool.filter(|&pool| {
-            world.pools.get(pool).is_some_and(|pool| !pool.draining)
-                && world.providers.get(node.provider).is_some_and(|provider| !provider.draining)
-        });
-        let shelf = stays.and_then(|pool| {
+        // Of a pool or a provider that is not in the world there is no offer.
+        let shelf = node.pool.filter(|_| !is_going(world, node)).and_then(|pool| {
             let offer = offers.get(pool, node.provider)?;
             self.shelves.get_mut(pool)?.get_mut(offer)
         });
@@ -234,6 +229,12 @@ impl Stock {
     pub(super) fn is_leaving_pool(&self, pool: usize) -> bool {
         self.leaving_by_pool.get(pool).is_some_and(|&count| count > 0)
     }
+}
+
+/// Whether a node's pool or provider is going away.
+fn is_going(world: &World, node: &Node) -> bool {
+    world.providers.get(node.provider).is_some_and(|provider| provider.draining)
+        || node.pool.and_then(|pool| world.pools.get(pool)).is_some_and(|pool| pool.draining)
 }
 
 /// Whether a node was made from something else than what its pool boots now. Not known, not outdated.
